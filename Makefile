@@ -1,0 +1,61 @@
+# make book          install, build strictly, serve on this machine and open it
+# make book OPEN=0   install and build, nothing else
+# make test          install, then lint, library tests, chapters, book checks
+# make clean         remove what was built (make distclean: the environment too)
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+OPEN   ?= 1
+PORT   ?= 8000
+JOBS   ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install book test chapters vendor clean distclean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+# The stamp makes the second run quick: it is older than its sources only when the
+# pinned environment changed.
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
+	  f"Python 3.11 or newer is needed, and $(PYTHON) is {v[0]}.{v[1]}. " \
+	  "Name another one: make book PYTHON=python3.12")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+install: $(STAMP)
+
+vendor: $(STAMP)
+	@$(PY) tools/vendor_assets.py
+
+# A failed strict build forgets its cache: pages that are not read again do not warn
+# again, and the next build would pass without anything having been repaired.
+book: vendor
+	@$(VENV)/bin/jupyter-book build -W -n --keep-going . || { rm -rf _build; \
+	  echo "The book was not built: see the warnings above."; exit 1; }
+	@if [ "$(OPEN)" != 0 ]; then $(PY) tools/serve_book.py --port $(PORT); \
+	  else echo "Built: _build/html/index.html"; fi
+
+test: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m codespell_lib
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile tests
+	$(PY) -m pytest -q --nbval --durations=5 notebooks
+
+# Run the chapters and store their outputs (for authors).
+chapters: $(STAMP)
+	$(PY) tools/run_chapter.py notebooks/*.ipynb
+
+clean:
+	rm -rf _build build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV) book/_static/vendor

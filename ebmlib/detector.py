@@ -1,0 +1,290 @@
+"""The whole method in one object: learn normal images, then say whether and where.
+
+Chapter 8 builds its image score and its threshold, chapter 9 its map, chapter 14 ships
+it. Everything it does is a call into the floors below: a recipe, the training loop,
+the gradient map, its standardization, a quantile.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ebmlib import energy as energy_module
+from ebmlib.checkpoint import read_checkpoint, write_checkpoint
+from ebmlib.data.images import Images, batches, images_to_tensor
+from ebmlib.recipes import RECIPES
+from ebmlib.scoring import MapStandardizer, energy_score, gradient_map, image_score
+from ebmlib.training import TrainingLog, choose_device, train
+
+FORMAT = "ebmlib.detector"
+FORMAT_VERSION = 1
+SCORES = ("energy", "max", "top", "l2")
+SETTINGS = (
+    *("method", "image_size", "score", "aligned", "standardize", "smoothing"),
+    *("steps", "false_alarm_rate", "holdout", "seed"),
+)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the detector says of a batch: verdicts, scores and maps."""
+
+    anomalous: Tensor  # (N,) bool, score above the threshold
+    scores: Tensor  # (N,)
+    maps: Tensor  # (N, H, W)
+
+
+class EnergyDetector:
+    """Learn an energy from normal images; score and localize anomalies with it.
+
+    `fit` trains the energy on normal images only, takes the gradient map
+    |dE/dx| of the same images to learn what it usually looks
+    like, and sets the threshold on normal images that training never saw.
+
+    Args:
+        method: the recipe in `ebmlib.recipes`: `"contrast"`,
+            `"score_matching"` or `"contrastive_divergence"`.
+        image_size: side in pixels to which every image is resized.
+        score: the image score. `"energy"` is E(x); `"max"`, `"top"` and
+            `"l2"` summarize the standardized gradient map.
+        aligned: True if objects always lie in the same place: position then carries
+            information. False for textures and for parts that lie in any direction.
+        standardize: mode of `ebmlib.scoring.MapStandardizer`, by default the recipe's.
+        smoothing: Gaussian width of the gradient map in px; by default the recipe's.
+        steps: training steps; by default the recipe's.
+        false_alarm_rate: share of normal images that may be flagged, in (0, 1).
+        holdout: share of the normal images kept from training for the threshold.
+        seed: makes `fit` repeatable.
+        device: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`.
+
+    Attributes:
+        threshold_: scores above it are called anomalous; set by `fit`.
+        log_: the `ebmlib.training.TrainingLog` of the run.
+
+    Example:
+        detector = EnergyDetector(image_size=64).fit("parts/normal")
+        detector.predict("parts/today").anomalous
+    """
+
+    def __init__(
+        self,
+        method: str = "contrast",
+        image_size: int = 128,
+        *,
+        score: str = "max",
+        aligned: bool = True,
+        standardize: str | None = None,
+        smoothing: float | None = None,
+        steps: int | None = None,
+        false_alarm_rate: float = 0.05,
+        holdout: float = 0.2,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        if method not in RECIPES:
+            raise ValueError(f"method must be one of {tuple(RECIPES)}, got {method!r}")
+        if score not in SCORES:
+            raise ValueError(f"score must be one of {SCORES}, got {score!r}")
+        for name, value in (
+            ("false_alarm_rate", false_alarm_rate),
+            ("holdout", holdout),
+        ):
+            if not 0 < value < 1:
+                raise ValueError(
+                    f"{name} must lie strictly between 0 and 1, got {value}"
+                )
+        self.method, self.image_size, self.score = method, int(image_size), score
+        self.aligned, self.steps, self.seed = bool(aligned), steps, int(seed)
+        self.standardize, self.smoothing = standardize, smoothing
+        self.false_alarm_rate, self.holdout = false_alarm_rate, holdout
+        self.device = choose_device(device)
+        MapStandardizer(standardize or "global")  # an unknown mode is refused now
+        self.standardizer: MapStandardizer | None = None
+        self.energy: nn.Module | None = None
+        self.threshold_: float | None = None
+        self.log_: TrainingLog | None = None
+
+    def fit(self, images: Images, **training: Any) -> EnergyDetector:
+        """Train on normal images only, then set the map statistics and the threshold.
+
+        Args:
+            images: a float tensor `(N, C, H, W)` in [0, 1], a uint8 array
+                `(N, H, W, C)`, or a folder of images; at least 4. The resized training
+                images are held in memory, as training visits them many times.
+            **training: options for `ebmlib.training.train` that override the
+                recipe's, such as `checkpoint="run.safetensors"` or `progress=True`.
+
+        Returns:
+            The detector itself.
+        """
+        normals = images_to_tensor(images, size=self.image_size)  # (N, C, H, W)
+        fitted, held_out = self._split(normals)
+        with torch.random.fork_rng(devices=[]):  # weights depend on the seed alone
+            generator = torch.manual_seed(self.seed)
+            recipe = RECIPES[self.method](fitted, self.aligned, generator)
+        options = {**recipe.training, "seed": self.seed, "device": self.device}
+        if self.steps is not None:
+            options["steps"] = self.steps
+        self.energy = recipe.energy
+        self.log_ = train(self.energy, fitted, recipe.objective, **options | training)
+        self.energy.eval().requires_grad_(False)
+        if self.smoothing is None:
+            self.smoothing = recipe.smoothing * self.image_size
+        self.standardize = self.standardize or recipe.standardize
+        self.standardizer = MapStandardizer(self.standardize, smoothing=self.smoothing)
+        self.standardizer.fit(self._raw_map(fitted))
+        self.threshold_ = _threshold(self._score(held_out), self.false_alarm_rate)
+        return self
+
+    def energy_score(self, images: Images) -> Tensor:
+        """Energy of each image `(N,)`: the method's first score."""
+        stream = self._batches(images)
+        return torch.cat([energy_score(self.energy, x.to(self.device)) for x in stream])
+
+    def anomaly_score(self, images: Images) -> Tensor:
+        """Score of each image `(N,)`, higher for more anomalous."""
+        return torch.cat([self._score(x) for x in self._batches(images)])
+
+    def anomaly_map(self, images: Images) -> Tensor:
+        """Standardized gradient map of each image `(N, image_size, image_size)`."""
+        return torch.cat([self._map(x) for x in self._batches(images)])
+
+    def predict(self, images: Images) -> Prediction:
+        """Verdict, score and map for every image."""
+        parts = list(self.stream(images))
+        return Prediction(
+            torch.cat([part.anomalous for part in parts]),
+            torch.cat([part.scores for part in parts]),
+            torch.cat([part.maps for part in parts]),
+        )
+
+    def stream(self, images: Images, batch_size: int = 32) -> Iterator[Prediction]:
+        """Yield one `Prediction` per batch; memory does not grow with N."""
+        for x in self._batches(images, batch_size):
+            maps = self._map(x)
+            scores = self._score(x, maps)
+            yield Prediction(scores > self.threshold_, scores, maps)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file: weights, map statistics, settings as JSON."""
+        self._check_fitted()
+        tensors = {f"energy.{k}": v for k, v in self.energy.state_dict().items()}
+        tensors["map.mean"] = self.standardizer.mean
+        tensors["map.std"] = self.standardizer.std
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        header = {
+            "format_version": FORMAT_VERSION,
+            "settings": settings,
+            "energy": type(self.energy).__name__,
+            "energy_config": self.energy.config(),
+            "threshold": self.threshold_,
+        }
+        write_checkpoint(path, tensors, header, FORMAT)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> EnergyDetector:
+        """Read a file written by `save`; anything else is refused.
+
+        Only tensors and JSON are read, so loading a file cannot run code.
+
+        Raises:
+            ValueError: the file is not a detector, or of an unknown format version.
+        """
+        tensors, header = read_checkpoint(path, FORMAT)
+        if header.get("format_version") != FORMAT_VERSION:
+            raise ValueError(
+                f"{path} has detector format {header.get('format_version')!r}; this "
+                f"version of ebmlib reads format {FORMAT_VERSION}"
+            )
+        detector = cls(**header["settings"], device=device)
+        kinds = {"ConvEnergy", "PatchEnergy"}
+        if header["energy"] not in kinds:
+            raise ValueError(f"{path} names an unknown energy {header['energy']!r}")
+        build = getattr(energy_module, header["energy"])
+        energy = build(**header["energy_config"])
+        weights = {k[7:]: v for k, v in tensors.items() if k.startswith("energy.")}
+        energy.load_state_dict(weights)
+        detector.energy = energy.to(detector.device).eval().requires_grad_(False)
+        detector.standardizer = MapStandardizer(
+            detector.standardize, smoothing=detector.smoothing
+        )
+        detector.standardizer.mean = tensors["map.mean"]
+        detector.standardizer.std = tensors["map.std"]
+        detector.threshold_ = header["threshold"]
+        return detector
+
+    def _split(self, normals: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep a random share of the normal images for the threshold."""
+        if len(normals) < 4:
+            raise ValueError(
+                f"fit needs at least 4 normal images, got {len(normals)}: some train "
+                "the energy, the others set the threshold"
+            )
+        generator = torch.Generator().manual_seed(self.seed)
+        order = torch.randperm(len(normals), generator=generator)
+        kept = min(max(2, round(self.holdout * len(normals))), len(normals) - 2)
+        return normals[order[kept:]], normals[order[:kept]]
+
+    def all_scores(self, images: Images) -> dict[str, Tensor]:
+        """Every image score by name, from one pass over the images; see `SCORES`.
+
+        "energy" is the energy, the others summarize the standardized gradient map.
+        """
+        parts = [
+            {"energy": energy_score(self.energy, x.to(self.device))}
+            | {kind: image_score(maps, kind) for kind in SCORES[1:]}
+            for x in self._batches(images)
+            for maps in [self._map(x)]
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in SCORES}
+
+    def _batches(self, images: Images, batch_size: int = 32) -> Iterator[Tensor]:
+        self._check_fitted()
+        return batches(
+            images,
+            size=self.image_size,
+            channels=self.energy.channels,
+            batch_size=batch_size,
+        )
+
+    def _raw_map(self, x: Tensor) -> Tensor:
+        return gradient_map(self.energy, x.to(self.device), smoothing=self.smoothing)
+
+    def _map(self, x: Tensor) -> Tensor:
+        return self.standardizer(self._raw_map(x))
+
+    def _score(self, x: Tensor, maps: Tensor | None = None) -> Tensor:
+        if self.score == "energy":
+            return energy_score(self.energy, x.to(self.device))
+        return image_score(self._map(x) if maps is None else maps, self.score)
+
+    def _check_fitted(self) -> None:
+        if self.energy is None:
+            raise ValueError("the detector has not been trained; call fit() or load()")
+
+
+def _threshold(scores: Tensor, rate: float) -> float:
+    """Smallest threshold that keeps the false-alarm rate on exchangeable normals.
+
+    With n held-out scores the ceil((n + 1)(1 - rate))-th smallest
+    is exceeded by a new normal image with probability at most the rate (split
+    conformal prediction).
+    """
+    rank = math.ceil((len(scores) + 1) * (1 - rate))
+    if rank > len(scores):
+        warnings.warn(
+            f"{len(scores)} held-out normal images cannot guarantee a false-alarm rate "
+            f"of {rate}; that takes {math.ceil(1 / rate) - 1}. The largest held-out "
+            "score is the threshold. Give more images, a larger holdout or rate.",
+            stacklevel=3,
+        )
+        rank = len(scores)
+    return float(scores.sort().values[rank - 1])

@@ -1,0 +1,87 @@
+"""Ways to learn an image energy, each a short recipe over the library's parts.
+
+A recipe says which energy, which objective and which settings of the training loop
+belong together. Chapter 7 follows `contrastive_divergence` step by step; chapter 9
+builds `contrast`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ebmlib.data.corruption import corrupt
+from ebmlib.energy import ConvEnergy, PatchEnergy
+from ebmlib.langevin import ReplayBuffer, corrupted_images
+from ebmlib.losses import (
+    DenoisingScoreMatching,
+    NoiseContrastive,
+    PersistentContrastiveDivergence,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train, how, and how its gradient map is read.
+
+    Attributes:
+        energy: the network.
+        objective: what `training.train` calls, see `ebmlib.losses`.
+        standardize: mode of `scoring.MapStandardizer`.
+        smoothing: Gaussian width of the gradient map, as a share of the image's side.
+        training: options of `training.train`.
+    """
+
+    energy: nn.Module
+    objective: Callable
+    standardize: str
+    smoothing: float
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def contrast(images: Tensor, aligned: bool, generator: torch.Generator) -> Recipe:
+    """A patch energy that objects to corrupted patches; its gradient undoes them."""
+    return Recipe(
+        PatchEnergy(images.shape[1], width=24, coordinates=aligned),
+        NoiseContrastive(corrupt, restoration=0.5),
+        standardize="global",  # its gradient is silent on normal images already
+        smoothing=1 / 64,
+        training={"steps": 550, "batch_size": 8, "learning_rate": 2e-3},
+    )
+
+
+def score_matching(images: Tensor, aligned: bool, generator: torch.Generator) -> Recipe:
+    """A whole-image energy by denoising score matching (Vincent 2011)."""
+    return Recipe(
+        ConvEnergy(images.shape[1]),
+        DenoisingScoreMatching(sigmas=(0.05, 0.1, 0.2)),
+        standardize="position" if aligned else "global",
+        smoothing=1 / 32,
+        training={"steps": 800, "batch_size": 16, "learning_rate": 1e-3},
+    )
+
+
+def contrastive_divergence(
+    images: Tensor, aligned: bool, generator: torch.Generator
+) -> Recipe:
+    """The paper's route: persistent Langevin chains as negatives (Genc et al. 2021)."""
+    start = corrupted_images(images, corrupt)
+    buffer = ReplayBuffer(256, start, generator=generator)
+    return Recipe(
+        ConvEnergy(images.shape[1]),
+        PersistentContrastiveDivergence(buffer, steps=20, snr=0.2, noise=0.005),
+        standardize="position" if aligned else "global",
+        smoothing=1 / 32,
+        training={"steps": 400, "batch_size": 16, "learning_rate": 1e-4, "ema": 0.99},
+    )
+
+
+RECIPES: dict[str, Callable[[Tensor, bool, torch.Generator], Recipe]] = {
+    "contrast": contrast,
+    "score_matching": score_matching,
+    "contrastive_divergence": contrastive_divergence,
+}

@@ -1,0 +1,267 @@
+"""Baselines on data whose answer is known in closed form."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import fft
+from scipy.spatial.distance import cdist
+from sklearn.decomposition import PCA
+
+from ebmlib.baselines import (
+    MeanBrightness,
+    PatchKNN,
+    PCAReconstruction,
+    PerPixelGaussian,
+    cosine_filters,
+    farthest_points,
+)
+from ebmlib.metrics import image_auroc
+
+ALL = [
+    lambda: MeanBrightness(),
+    lambda: MeanBrightness(two_sided=True),
+    lambda: PerPixelGaussian(),
+    lambda: PCAReconstruction(components=3),
+    lambda: PatchKNN(),
+]
+
+
+def gray_noise(n, channels=3, side=16, std=0.05, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(n, channels, side, side, generator=generator)
+    return (0.5 + std * noise).clamp(0, 1)
+
+
+@pytest.mark.parametrize("make", ALL)
+@pytest.mark.parametrize("size", [(1, 16, 16), (3, 18, 33)])
+def test_every_baseline_has_the_interface_of_the_detector(make, size):
+    train = torch.rand(6, *size, generator=torch.Generator().manual_seed(0))
+    model = make()
+    assert model.fit(train) is model
+    images = torch.rand(4, *size, generator=torch.Generator().manual_seed(1))
+    scores, maps = model.anomaly_score(images), model.anomaly_map(images)
+    assert scores.shape == (4,) and maps.shape == (4, *size[1:])
+    assert scores.dtype == maps.dtype == torch.float32
+    assert (scores >= 0).all() and (maps >= 0).all()
+    # An image's score does not depend on its neighbors in the batch.
+    torch.testing.assert_close(model.anomaly_score(images[1:2]), scores[1:2])
+    torch.testing.assert_close(model.anomaly_map(images[1:2]), maps[1:2])
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_every_baseline_says_what_is_wrong(make):
+    images = gray_noise(6)
+    model = make()
+    for method in (model.anomaly_score, model.anomaly_map):
+        with pytest.raises(ValueError, match=r"not fitted yet: call fit"):
+            method(images)
+    model.fit(images)
+    with pytest.raises(ValueError, match=r"fitted on images .*\(3, 16, 16\), got .*24"):
+        model.anomaly_score(gray_noise(2, side=24))
+    with pytest.raises(ValueError, match="channel count"):
+        model.anomaly_map(gray_noise(2, channels=1))
+    with pytest.raises(ValueError, match=r"\(N, C, H, W\), got \(3, 16, 16\)"):
+        model.anomaly_score(images[0])
+    with pytest.raises(TypeError, match=r"uint8.*255"):
+        model.fit((images * 255).to(torch.uint8))
+    with pytest.raises(TypeError, match="ndarray"):
+        model.fit(images.numpy())
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        model.anomaly_score(images * 255)
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(images * math.nan)
+    with pytest.raises(ValueError, match="at least"):
+        model.fit(images[:0])
+
+
+def test_brightness_is_the_mean_and_its_auroc_below_one_half_is_a_shortcut_too():
+    train = gray_noise(20)
+    bright, dark = (train + 0.2).clamp(0, 1), (train - 0.2).clamp(0, 1)
+    raw = MeanBrightness().fit(train)
+    torch.testing.assert_close(raw.anomaly_score(train), train.mean((1, 2, 3)))
+    labels = np.repeat([0, 1], 20)
+    for defective, auroc in ((bright, 1.0), (dark, 0.0)):
+        scores = raw.anomaly_score(torch.cat([train, defective]))
+        assert image_auroc(scores, labels) == auroc
+        two_sided = MeanBrightness(two_sided=True).fit(train)
+        scores = two_sided.anomaly_score(torch.cat([train, defective]))
+        assert image_auroc(scores, labels) == 1.0
+
+
+def test_brightness_ignores_where_the_pixels_are():
+    images = gray_noise(4)
+    order = torch.randperm(256, generator=torch.Generator().manual_seed(2))
+    shuffled = images.flatten(2)[:, :, order].view_as(images)
+    model = MeanBrightness().fit(images)
+    torch.testing.assert_close(
+        model.anomaly_score(shuffled), model.anomaly_score(images)
+    )
+
+
+def test_per_pixel_gaussian_standardizes_normal_images_to_unit_variance():
+    train, test = gray_noise(400), gray_noise(200, seed=1)
+    model = PerPixelGaussian().fit(train)
+    z = model.z_scores(train)
+    torch.testing.assert_close(z.mean(0), torch.zeros(3, 16, 16), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.var(0), torch.ones(3, 16, 16), atol=1e-4, rtol=0)
+    # For new images: Var z = (1 + 1/n) E[sigma^2 / s^2] = 1.0075 at n = 400.
+    assert model.z_scores(test).var().item() == pytest.approx(1.0075, abs=0.01)
+
+
+def test_per_pixel_gaussian_map_by_hand():
+    train = torch.full((2, 1, 8, 8), 0.5)
+    train[0] -= 0.1
+    train[1] += 0.1
+    model = PerPixelGaussian(smoothing=0).fit(train)
+    image = torch.full((1, 1, 8, 8), 0.5)
+    image[0, 0, 3, 5] = 1.0
+    expected = 0.5 / (0.1 * math.sqrt(2))
+    found = model.anomaly_map(image)[0]
+    assert found[3, 5].item() == pytest.approx(expected, rel=1e-5)
+    assert found.sum().item() == pytest.approx(expected, rel=1e-5)
+    assert model.anomaly_score(image).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_min_std_bounds_the_score_of_pixels_that_never_varied():
+    model = PerPixelGaussian(smoothing=0, min_std=0.02).fit(torch.zeros(5, 1, 8, 8))
+    score = model.anomaly_score(torch.full((1, 1, 8, 8), 0.2)).item()
+    assert score == pytest.approx(10, rel=1e-5)
+
+
+def test_pca_reconstructs_rank_k_data_exactly_and_nothing_outside_it():
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(192, 4, generator=generator)).Q.T  # (4, 192)
+    codes = 0.3 * torch.randn(30, 4, generator=generator)
+    images = (0.5 + codes @ basis).view(30, 3, 8, 8).clamp(0, 1)
+    model = PCAReconstruction(components=4).fit(images[:20])
+    assert model.anomaly_score(images[20:]).max() < 1e-5
+    torch.testing.assert_close(model.reconstruct(images), images, atol=1e-5, rtol=0)
+    # A change orthogonal to the subspace is the whole residual: its own rms.
+    change = torch.randn(192, generator=generator)
+    change = 0.05 * (change - change @ basis.T @ basis)
+    changed = images[20:] + change.view(3, 8, 8)
+    score = model.anomaly_score(changed.clamp(0, 1))
+    assert score.mean().item() == pytest.approx(
+        change.square().mean().sqrt().item(), rel=1e-3
+    )
+
+
+def test_pca_agrees_with_scikit_learn():
+    train, test = gray_noise(20), gray_noise(5, seed=1)
+    peer = PCA(6, svd_solver="full").fit(train.flatten(1).double().numpy())
+    flat = test.flatten(1).double().numpy()
+    residual = flat - peer.inverse_transform(peer.transform(flat))
+    ours = PCAReconstruction(components=6).fit(train).anomaly_score(test)
+    np.testing.assert_allclose(ours, np.sqrt((residual**2).mean(1)), rtol=1e-4)
+
+
+def test_pca_maps_locate_a_square():
+    train, test = gray_noise(20, side=32, std=0.02), gray_noise(1, side=32, seed=1)
+    test[:, :, 8:16, 20:28] = 1.0
+    found = PCAReconstruction(components=2).fit(train).anomaly_map(test)[0]
+    row, column = divmod(int(found.argmax()), 32)
+    assert 8 <= row < 16 and 20 <= column < 28
+
+
+def test_pca_needs_more_images_than_components():
+    with pytest.raises(ValueError, match=r"6 images span at most 5 .*components=20"):
+        PCAReconstruction().fit(gray_noise(6))
+
+
+def test_cosine_filters_are_the_discrete_cosine_transform():
+    patch = torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
+    filters = cosine_filters(8, 5)[:, 0]  # (25, 8, 8)
+    ours = (filters * patch).sum((1, 2)).view(5, 5)
+    theirs = fft.dctn(patch.numpy(), norm="ortho")[:5, :5]
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    gram = filters.flatten(1) @ filters.flatten(1).T
+    torch.testing.assert_close(gram, torch.eye(25), atol=1e-5, rtol=0)
+
+
+def test_patch_knn_knows_every_training_patch():
+    train = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    model = PatchKNN(patch=8, stride=4).fit(train)
+    assert model.anomaly_score(train).max() < 1e-5
+    # ... also at another place, as long as the patch grid agrees.
+    moved = train.roll(4, dims=3)[:, :, :, 4:]
+    moved = torch.cat([moved, moved[..., -4:]], dim=3)
+    assert model.distances(moved)[:, :, :2].max() < 1e-5
+
+
+def test_patch_knn_with_all_frequencies_is_the_distance_between_raw_patches():
+    train, test = gray_noise(2), gray_noise(2, seed=1)
+    model = PatchKNN(patch=8, stride=8, frequencies=8).fit(train)
+
+    def raw(images):
+        patches = images.unfold(2, 8, 8).unfold(3, 8, 8)  # (N, C, h, w, 8, 8)
+        return patches.permute(0, 2, 3, 1, 4, 5).reshape(len(images) * 4, -1).numpy()
+
+    expected = cdist(raw(test), raw(train)).min(1).reshape(2, 2, 2)
+    np.testing.assert_allclose(model.distances(test), expected, rtol=1e-4)
+
+
+def test_patch_knn_without_brightness_ignores_the_mean_level():
+    train = 0.5 * gray_noise(4)
+    model = PatchKNN(brightness=False).fit(train)
+    torch.testing.assert_close(
+        model.anomaly_score(train + 0.2), model.anomaly_score(train), atol=1e-5, rtol=0
+    )
+    with_mean = PatchKNN(patch=8).fit(train)
+    # An offset of 0.2 in each of 8 x 8 x 3 pixels is a distance of 0.2 sqrt(192).
+    far = with_mean.anomaly_score(torch.full((1, 3, 16, 16), 0.9)).item()
+    assert far > 0.6 * math.sqrt(192)
+
+
+def test_patch_knn_map_covers_the_whole_image_and_locates_a_square():
+    train, test = gray_noise(8, side=34), gray_noise(1, side=34, seed=1)
+    test[:, :, 20:30, 4:14] = 1.0
+    found = PatchKNN(smoothing=1).fit(train).anomaly_map(test)[0]
+    row, column = divmod(int(found.argmax()), 34)
+    assert 20 <= row < 30 and 4 <= column < 14
+    assert (found > 0).all()
+
+
+def test_patch_knn_is_repeatable_and_respects_its_memory():
+    train, test = gray_noise(8, side=32), gray_noise(2, side=32, seed=1)
+    for subsample in ("random", "coreset"):
+        options = {"memory": 50, "subsample": subsample}
+        first = PatchKNN(**options).fit(train)
+        again = PatchKNN(**options).fit(train)
+        assert first.bank.shape == (50, 75)
+        assert torch.equal(first.anomaly_score(test), again.anomaly_score(test))
+    other = PatchKNN(**options, seed=1).fit(train)
+    assert not torch.equal(other.bank, first.bank)
+
+
+def test_farthest_points_cover_separate_clusters_first():
+    generator = torch.Generator().manual_seed(0)
+    centers = torch.tensor([[0.0, 0], [100, 0], [0, 100], [100, 100]])
+    which = torch.randint(4, (200,), generator=generator)
+    points = centers[which] + torch.randn(200, 2, generator=generator)
+    chosen = farthest_points(points, 4)
+    assert sorted(which[chosen].tolist()) == [0, 1, 2, 3]
+    assert sorted(farthest_points(points[:5], 9).tolist()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: PerPixelGaussian(smoothing=-1), "smoothing must be >= 0"),
+        (lambda: PerPixelGaussian(min_std=0), "min_std must be > 0"),
+        (lambda: PCAReconstruction(components=0), "components must be >= 1"),
+        (lambda: PCAReconstruction(smoothing=-1), "smoothing must be >= 0"),
+        (lambda: PatchKNN(frequencies=0), "frequencies must be >= 1"),
+        (lambda: PatchKNN(frequencies=1, brightness=False), ">= 2 without"),
+        (lambda: PatchKNN(patch=4).fit(gray_noise(2)), "frequencies=5, patch=4"),
+        (lambda: PatchKNN(patch=8, stride=9).fit(gray_noise(2)), "stride=9"),
+        (lambda: PatchKNN(memory=0), "memory"),
+        (lambda: PatchKNN(subsample="best"), "'best'"),
+        (lambda: PatchKNN(smoothing=-1), "smoothing must be >= 0"),
+        (lambda: PatchKNN(patch=32).fit(gray_noise(2)), "image side.*patch=32"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
