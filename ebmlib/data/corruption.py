@@ -28,7 +28,7 @@ SMALLEST = 0.0008  # a corruption covers at least this share of the image (and 3
 TRIES = 4  # redraws before the corruption is strengthened instead
 
 Painted = tuple[Tensor, Tensor]  # corrupted images, opacity in [0, 1] (B, H, W)
-SHARES = (0.6, 0.2, 0.2)  # how often `corrupt` cuts, scratches, spots
+SHARES = (0.5, 0.2, 0.3)  # how often `corrupt` cuts, scratches, spots
 
 
 def corrupt(
@@ -224,7 +224,7 @@ def _spot(
     field = _field(images, generator, 12)
     level = _at_center(field, x, y) - draw(0.05, 0.5)[:, None, None]
     shape = window * ((field - level) / 0.12 + 0.5).clamp(0, 1)
-    inked = (draw(0, 1) < 0.5)[:, None, None, None]
+    inked = (draw(0, 1) < 0.4)[:, None, None, None]
     keep = draw(0.0, 0.7)[:, None, None, None]
     ink = _picked_color(images, generator) + 0.12 * _normal(
         (count, images.shape[1], 1, 1), generator, images

@@ -10,6 +10,16 @@ included:
 Every image has its own random stream, `SeedSequence([seed, category, role, index])`, so
 an image never depends on how many others are drawn. Colors are quantized to 8 bits at
 the end: the same seed gives the same bytes.
+
+Image AUROC / pixel AUROC of `ebmlib.baselines` with their defaults on
+`make(category, size=64, seed=0)`:
+
+| baseline          | nut         | weave       | bolt        |
+|-------------------|-------------|-------------|-------------|
+| MeanBrightness    | 0.52 / 0.70 | 0.53 / 0.37 | 1.00 / 0.06 |
+| PerPixelGaussian  | 0.75 / 0.91 | 0.56 / 0.87 | 0.28 / 0.79 |
+| PCAReconstruction | 0.82 / 1.00 | 0.54 / 0.90 | 0.65 / 0.95 |
+| PatchKNN          | 0.95 / 0.99 | 0.93 / 0.99 | 0.62 / 0.98 |
 """
 
 from __future__ import annotations
