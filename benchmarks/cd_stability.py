@@ -74,13 +74,13 @@ def run(
         },
         "events": log.events,
         "metrics": summarize([point["auroc"] for point in curve]),
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": {"fit": round(time.perf_counter() - start, 1)},
         "versions": versions(),
         "hardware": hardware(),
     }, recipe.objective
 
 
-def summarize(aurocs: list[float]) -> dict[str, float]:
+def summarize(aurocs: list[float]) -> dict[str, object]:
     """The last AUROC, the largest drop, and how far later checkpoints lie below it."""
     best, drop = aurocs[0], 0.0
     for value in aurocs:
@@ -88,7 +88,8 @@ def summarize(aurocs: list[float]) -> dict[str, float]:
         drop = max(drop, best - value)
     second_half = aurocs[len(aurocs) // 2 :]
     return {
-        "image_auroc_energy": aurocs[-1],
+        "image_auroc": aurocs[-1],
+        "image_scores": {"energy": {"image_auroc": aurocs[-1]}},
         "largest_drop": round(drop, 4),
         "below_last": round(max(aurocs[-1] - min(second_half), 0.0), 4),
     }

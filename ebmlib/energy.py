@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 Energy = Callable[[Tensor], Tensor]  # (B, *shape) -> (B,)
 
+CHROMA = 2.0  # gain of color differences in PatchEnergy, chosen on the synthetic nut
+
 
 # ---------------------------------------------------------------- known answers
 
@@ -290,8 +292,12 @@ class PatchEnergy(nn.Module):
     upsampling with `align_corners=False` puts it back in place. Receptive field:
     2 + 16 blocks px, 50 px with the default 3 blocks.
 
+    RGB images are first turned into one luminance and two color-difference channels.
+    In photographs nearly all variance is luminance, so a network that starts from RGB
+    learns to see brightness long before it sees a stain of equal brightness.
+
     Args:
-        channels: image channels, C.
+        channels: image channels, C; 3 means RGB.
         width: channels of the first layer; the trunk has twice as many.
         blocks: number of residual blocks.
         coordinates: the network also sees two channels with the position of each
@@ -345,6 +351,7 @@ class PatchEnergy(nn.Module):
         """f_p, positive where a patch looks abnormal: (B, C, H, W) -> (B, H/4, W/4)."""
         _check_images(x, self.channels, 2 * self.stride)
         h = _standardize(x) if self.normalize else 2 * x - 1
+        h = _opponent(h) if self.channels == 3 else h
         if self.coordinates:
             h = torch.cat((h, _positions(h)), dim=1)  # (B, C + 2, H, W)
         h = self.second(F.silu(self.first(h)))  # (B, 2 width, H/4, W/4)
@@ -499,6 +506,18 @@ def _standardize(x: Tensor, eps: float = 1e-4) -> Tensor:
     """
     center = x - x.mean((1, 2, 3), keepdim=True)
     return center / (center.square().mean((1, 2, 3), keepdim=True) + eps).sqrt()
+
+
+def _opponent(x: Tensor) -> Tensor:
+    """RGB to (R+G+B)/sqrt(3), CHROMA (R-G)/sqrt(2), CHROMA (2B-R-G)/sqrt(6).
+
+    The three axes are orthonormal: with a gain of 1 this is a mere rotation.
+    """
+    r, g, b = x.unbind(1)  # (B, H, W) each
+    luminance = (r + g + b) / math.sqrt(3)
+    red_green = CHROMA / math.sqrt(2) * (r - g)
+    blue_yellow = CHROMA / math.sqrt(6) * (2 * b - r - g)
+    return torch.stack((luminance, red_green, blue_yellow), dim=1)
 
 
 def _positions(x: Tensor) -> Tensor:

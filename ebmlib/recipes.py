@@ -70,13 +70,16 @@ def contrastive_divergence(
 ) -> Recipe:
     """The paper's route: persistent Langevin chains as negatives (Genc et al. 2021)."""
     start = corrupted_images(images, corrupt)
-    buffer = ReplayBuffer(256, start, generator=generator)
+    buffer = ReplayBuffer(256, start, fresh=0.2, generator=generator)
+    noise = 0.005
     return Recipe(
-        ConvEnergy(images.shape[1]),
-        PersistentContrastiveDivergence(buffer, steps=20, snr=0.2, noise=0.005),
+        ConvEnergy(images.shape[1], width=16),
+        PersistentContrastiveDivergence(
+            buffer, steps=20, snr=0.5, noise=noise, data_noise=noise
+        ),
         standardize="position" if aligned else "global",
         smoothing=1 / 32,
-        training={"steps": 400, "batch_size": 16, "learning_rate": 1e-4, "ema": 0.99},
+        training={"steps": 500, "batch_size": 16, "learning_rate": 1e-3, "ema": 0.98},
     )
 
 

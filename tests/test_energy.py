@@ -9,12 +9,14 @@ from scipy.integrate import dblquad, quad
 from torch import nn
 
 from ebmlib.energy import (
+    CHROMA,
     ConvEnergy,
     DoubleWellEnergy,
     GaussianEnergy,
     GaussianMixtureEnergy,
     PatchEnergy,
     RingEnergy,
+    _opponent,
     energies,
     input_gradient,
 )
@@ -351,3 +353,14 @@ def test_coordinates_tell_places_apart():
     cells = small_patch(coordinates=True).energy_map(flat)
     assert cells.std() > 1e-4
     assert small_patch(coordinates=False).energy_map(flat).std() < 1e-6
+
+
+def test_opponent_colors_are_a_rotation_with_a_gain_on_color():
+    """Gray has no color difference; lengths change by the gain alone."""
+    x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    turned = _opponent(x)
+    squares = x.square().sum(1)
+    luminance, color = turned[:, 0].square(), turned[:, 1:].square().sum(1)
+    assert torch.allclose(luminance + color / CHROMA**2, squares, rtol=1e-5)
+    gray = _opponent(x[:, :1].expand(-1, 3, -1, -1))
+    assert gray[:, 1:].abs().max() < 1e-6
