@@ -279,18 +279,18 @@ class PatchEnergy(nn.Module):
     """A sum of patch energies: E(x) = sum_p e_p(x), with e_p = softplus(f_p) >= 0.
 
     A fully convolutional network f gives one logit per position p of a grid with a
-    stride of 4 px. sigmoid(-f_p) is the probability that the patch around p is
+    stride of 4 or 8 px. sigmoid(-f_p) is the probability that the patch around p is
     normal, and e_p = -log sigmoid(-f_p) = softplus(f_p). The density is therefore a
     product of experts, p(x) proportional to prod_p sigmoid(-f_p(x)), and the energy
     map says which expert objects.
 
-    Two convolutions 4x4 of stride 2, then `blocks` residual blocks
-    h + conv1x1(SiLU(conv3x3(SiLU(h)))) with 2 width channels, then a 1x1 convolution.
+    Two (stride 4) or three (stride 8) convolutions 4x4 of stride 2, then `blocks`
+    residual blocks h + conv1x1(SiLU(conv3x3(SiLU(h)))), then a 1x1 convolution.
     The 3x3 convolutions after the first are dilated by 2 to see far at no cost.
     Borders are padded by repeating the last pixel, so a constant image has a constant
-    energy map. Cell (i, j) is centered in its 4x4 square of pixels, and bilinear
-    upsampling with `align_corners=False` puts it back in place. Receptive field:
-    2 + 16 blocks px, 50 px with the default 3 blocks.
+    energy map. Cell (i, j) is centered in its square of pixels, and bilinear upsampling
+    with `align_corners=False` puts it back in place. Receptive field with the default
+    3 blocks: 50 px at stride 4, 102 px at stride 8.
 
     RGB images are first turned into one luminance and two color-difference channels.
     In photographs nearly all variance is luminance, so a network that starts from RGB
@@ -298,7 +298,7 @@ class PatchEnergy(nn.Module):
 
     Args:
         channels: image channels, C; 3 means RGB.
-        width: channels of the first layer; the trunk has twice as many.
+        width: half the channels of the residual blocks; layers before have fewer.
         blocks: number of residual blocks.
         coordinates: the network also sees two channels with the position of each
             pixel in [-1, 1]; for objects that always lie in the same place.
@@ -306,9 +306,9 @@ class PatchEnergy(nn.Module):
             (over all its pixels and channels together, which keeps its hue), so that
             a change of exposure hardly moves the energy. Each patch then knows of the
             rest of the image through these two numbers.
+        stride: distance in px of neighboring cells, 4 or 8. As a rule 1/16 of the
+            image's side: 4 at 64 px, 8 at 128 px.
     """
-
-    stride = 4
 
     def __init__(
         self,
@@ -317,14 +317,21 @@ class PatchEnergy(nn.Module):
         blocks: int = 3,
         coordinates: bool = False,
         normalize: bool = True,
+        stride: int = 4,
     ):
         super().__init__()
         _positive(channels=channels, width=width, blocks=blocks)
+        if stride not in (4, 8):
+            raise ValueError(f"stride must be 4 or 8; got {stride!r}")
+        self.stride = stride
         self.channels, self.width, self.blocks = channels, width, blocks
         self.coordinates, self.normalize = coordinates, normalize
-        seen = channels + 2 * coordinates
-        self.first = _conv(seen, width, 4, stride=2)
-        self.second = _conv(width, 2 * width, 4, stride=2)
+        halvings = stride.bit_length() - 1  # 2 or 3
+        widths = [max(1, 2 * width >> i) for i in reversed(range(halvings))]
+        widths = [channels + 2 * coordinates, *widths]
+        self.downs = nn.ModuleList(
+            _conv(a, b, 4, stride=2) for a, b in pairwise(widths)
+        )
         self.mixers = nn.ModuleList(
             _conv(2 * width, 2 * width, 3, dilation=1 if i == 0 else 2)
             for i in range(blocks)
@@ -340,27 +347,29 @@ class PatchEnergy(nn.Module):
     @property
     def receptive_field(self) -> int:
         """Side in px of the square that one cell of the map sees."""
-        return 2 + 16 * self.blocks
+        start = {4: 10, 8: 22}[self.stride]
+        return start + 2 * self.stride * (2 * self.blocks - 1)
 
     def config(self) -> dict[str, int | bool]:
         """The constructor's arguments: `PatchEnergy(**energy.config())` is a twin."""
-        names = ("channels", "width", "blocks", "coordinates", "normalize")
+        names = ("channels", "width", "blocks", "coordinates", "normalize", "stride")
         return {name: getattr(self, name) for name in names}
 
     def logits(self, x: Tensor) -> Tensor:
-        """f_p, positive where a patch looks abnormal: (B, C, H, W) -> (B, H/4, W/4)."""
+        """f_p, positive where a patch looks abnormal: (B, C, H, W) -> (B, h, w)."""
         _check_images(x, self.channels, 2 * self.stride)
         h = _standardize(x) if self.normalize else 2 * x - 1
         h = _opponent(h) if self.channels == 3 else h
         if self.coordinates:
             h = torch.cat((h, _positions(h)), dim=1)  # (B, C + 2, H, W)
-        h = self.second(F.silu(self.first(h)))  # (B, 2 width, H/4, W/4)
+        for i, down in enumerate(self.downs):
+            h = down(h if i == 0 else F.silu(h))  # to (B, 2 width, H/stride, W/stride)
         for mixer, out in zip(self.mixers, self.outs, strict=True):
             h = h + out(F.silu(mixer(F.silu(h))))
-        return _wide(self.head(F.silu(h)).squeeze(1))  # (B, H/4, W/4)
+        return _wide(self.head(F.silu(h)).squeeze(1))  # (B, h, w)
 
     def energy_map(self, x: Tensor) -> Tensor:
-        """e_p = softplus(f_p) = -log P(patch p is normal): -> (B, H/4, W/4)."""
+        """e_p = softplus(f_p) = -log P(patch p is normal): -> (B, h, w)."""
         return F.softplus(self.logits(x))
 
     def forward(self, x: Tensor) -> Tensor:

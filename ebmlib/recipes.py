@@ -45,12 +45,19 @@ class Recipe:
 
 def contrast(images: Tensor, aligned: bool, generator: torch.Generator) -> Recipe:
     """A patch energy that objects to corrupted patches; its gradient undoes them."""
+    side = min(images.shape[-2:])
+    energy = PatchEnergy(
+        images.shape[1],
+        width=32,
+        coordinates=aligned,
+        stride=8 if side >= 96 else 4,  # a grid of some 16 x 16 patches
+    )
     return Recipe(
-        PatchEnergy(images.shape[1], width=24, coordinates=aligned),
+        energy,
         NoiseContrastive(corrupt, restoration=0.5),
         standardize="global",  # its gradient is silent on normal images already
         smoothing=1 / 64,
-        training={"steps": 550, "batch_size": 8, "learning_rate": 2e-3},
+        training={"steps": 1600, "batch_size": 4, "learning_rate": 2e-3},
     )
 
 

@@ -195,7 +195,7 @@ def test_gradient_works_where_autograd_is_off():
 def test_the_gradient_can_be_differentiated_for_score_matching(net):
     energy = net().double()
     x = images(1, size=16, dtype=torch.float64)
-    weight = energy.layers[0].weight if net is small_conv else energy.first.weight
+    weight = energy.layers[0].weight if net is small_conv else energy.downs[0].weight
 
     def loss():
         return input_gradient(energy, x, create_graph=True).square().sum()
@@ -286,11 +286,17 @@ def test_untrained_energies_have_a_sane_scale_at_any_size(net, size):
 
 @pytest.mark.parametrize(
     "energy",
-    [small_conv(), small_conv(depth=2), small_patch(normalize=False)],
+    [
+        small_conv(),
+        small_conv(depth=2),
+        small_patch(normalize=False),
+        small_patch(normalize=False, stride=8, blocks=1),
+        small_patch(normalize=False, stride=8),
+    ],
 )
 def test_receptive_field_is_what_it_says(energy):
     # The pixels with a gradient from one position, far from the borders.
-    x = images(1, size=96, dtype=torch.float64).requires_grad_()
+    x = images(1, size=128, dtype=torch.float64).requires_grad_()
     energy = energy.double()
     if isinstance(energy, PatchEnergy):
         positions = energy.logits(x)[0]
