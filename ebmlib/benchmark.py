@@ -36,6 +36,7 @@ from ebmlib.data import Category, load
 from ebmlib.detector import EnergyDetector
 from ebmlib.metrics import au_pro, bootstrap_interval, image_auroc, pixel_auroc
 from ebmlib.recipes import RECIPES
+from ebmlib.scoring import gradient_map, image_score, patch_map
 
 BASELINES: dict[str, Callable[[], Any]] = {
     "brightness": MeanBrightness,
@@ -74,8 +75,8 @@ def run(category: Category, method: str, seed: int, **settings: Any) -> dict[str
         "method": method,
         "seed": seed,
         "image_size": size,
-        "settings": settings,
-        "metrics": measure(scores, maps, category),
+        "settings": settings if method in BASELINES else model.settings(),
+        "metrics": measure(scores, maps, category) | single_maps(model, category),
         "seconds": {"fit": round(fitted - start, 1), "test": round(done - fitted, 1)},
         "peak_memory_mb": round(_peak_memory_mb()),
         "versions": versions(),
@@ -117,6 +118,22 @@ def measure(
         value, interval = _with_interval(metric, labels, maps.numpy(), masks)
         result[name], result[f"{name}_interval"] = value, interval
     return result
+
+
+def single_maps(model: Any, category: Category) -> dict[str, Any]:
+    """What the gradient map and the patch energies of a detector reach alone."""
+    if not hasattr(getattr(model, "energy", None), "energy_map"):
+        return {}
+    result = {}
+    for name, build in (("gradient", gradient_map), ("patches", patch_map)):
+        images = category.test.to(model.device)
+        maps = build(model.energy, images, smoothing=model.smoothing)
+        result[name] = {
+            "image_auroc": round(image_auroc(image_score(maps), category.labels), 4),
+            "pixel_auroc": round(pixel_auroc(maps, category.masks), 4),
+            "au_pro": round(au_pro(maps, category.masks), 4),
+        }
+    return {"maps": result}
 
 
 def _with_interval(metric, labels, *arrays) -> tuple[float, list[float]]:

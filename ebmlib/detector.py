@@ -21,14 +21,21 @@ from ebmlib import energy as energy_module
 from ebmlib.checkpoint import read_checkpoint, write_checkpoint
 from ebmlib.data.images import Images, batches, images_to_tensor
 from ebmlib.recipes import RECIPES
-from ebmlib.scoring import MapStandardizer, energy_score, gradient_map, image_score
+from ebmlib.scoring import (
+    MapStandardizer,
+    energy_score,
+    gradient_map,
+    image_score,
+    weighted_map,
+)
 from ebmlib.training import TrainingLog, choose_device, train
 
 FORMAT = "ebmlib.detector"
 FORMAT_VERSION = 1
 SCORES = ("energy", "max", "top", "l2")
+MAPS = {"gradient": gradient_map, "weighted": weighted_map}
 SETTINGS = (
-    *("method", "image_size", "score", "aligned", "standardize", "smoothing"),
+    *("method", "image_size", "score", "aligned", "map", "standardize", "smoothing"),
     *("steps", "false_alarm_rate", "holdout", "seed"),
 )
 
@@ -57,16 +64,20 @@ class EnergyDetector:
             `"l2"` summarize the standardized gradient map.
         aligned: True if objects always lie in the same place: position then carries
             information. False for textures and for parts that lie in any direction.
+        map: "gradient", or "weighted" for the gradient map weighted by the patch
+            energies, see `ebmlib.scoring`; by default the recipe's.
         standardize: mode of `ebmlib.scoring.MapStandardizer`, by default the recipe's.
         smoothing: Gaussian width of the gradient map in px; by default the recipe's.
         steps: training steps; by default the recipe's.
         false_alarm_rate: share of normal images that may be flagged, in (0, 1).
-        holdout: share of the normal images kept from training for the threshold.
+        holdout: least share of the normal images kept from training for the threshold.
+            More are kept if the false-alarm rate needs them, at most half.
         seed: makes `fit` repeatable.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`.
 
     Attributes:
         threshold_: scores above it are called anomalous; set by `fit`.
+        held_out_: indices of the normal images that set the threshold.
         log_: the `ebmlib.training.TrainingLog` of the run.
 
     Example:
@@ -81,11 +92,12 @@ class EnergyDetector:
         *,
         score: str = "max",
         aligned: bool = True,
+        map: str | None = None,
         standardize: str | None = None,
         smoothing: float | None = None,
         steps: int | None = None,
         false_alarm_rate: float = 0.05,
-        holdout: float = 0.2,
+        holdout: float = 0.1,
         seed: int = 0,
         device: str = "auto",
     ):
@@ -103,13 +115,16 @@ class EnergyDetector:
                 )
         self.method, self.image_size, self.score = method, int(image_size), score
         self.aligned, self.steps, self.seed = bool(aligned), steps, int(seed)
-        self.standardize, self.smoothing = standardize, smoothing
+        self.map, self.standardize, self.smoothing = map, standardize, smoothing
         self.false_alarm_rate, self.holdout = false_alarm_rate, holdout
         self.device = choose_device(device)
+        if map not in (None, *MAPS):
+            raise ValueError(f"map must be one of {tuple(MAPS)}, got {map!r}")
         MapStandardizer(standardize or "global")  # an unknown mode is refused now
         self.standardizer: MapStandardizer | None = None
         self.energy: nn.Module | None = None
         self.threshold_: float | None = None
+        self.held_out_: Tensor | None = None
         self.log_: TrainingLog | None = None
 
     def fit(self, images: Images, **training: Any) -> EnergyDetector:
@@ -134,10 +149,13 @@ class EnergyDetector:
         if self.steps is not None:
             options["steps"] = self.steps
         self.energy = recipe.energy
-        self.log_ = train(self.energy, fitted, recipe.objective, **options | training)
+        options |= training
+        self.log_ = train(self.energy, fitted, recipe.objective, **options)
+        self.steps = options["steps"]
         self.energy.eval().requires_grad_(False)
         if self.smoothing is None:
             self.smoothing = recipe.smoothing * self.image_size
+        self.map = self.map or recipe.map
         self.standardize = self.standardize or recipe.standardize
         self.standardizer = MapStandardizer(self.standardize, smoothing=self.smoothing)
         self.standardizer.fit(self._raw_map(fitted))
@@ -154,7 +172,7 @@ class EnergyDetector:
         return torch.cat([self._score(x) for x in self._batches(images)])
 
     def anomaly_map(self, images: Images) -> Tensor:
-        """Standardized gradient map of each image `(N, image_size, image_size)`."""
+        """Standardized anomaly map of each image `(N, image_size, image_size)`."""
         return torch.cat([self._map(x) for x in self._batches(images)])
 
     def predict(self, images: Images) -> Prediction:
@@ -173,16 +191,19 @@ class EnergyDetector:
             scores = self._score(x, maps)
             yield Prediction(scores > self.threshold_, scores, maps)
 
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments, with what `fit` chose for those left out."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
     def save(self, path: str | Path) -> None:
         """Write one safetensors file: weights, map statistics, settings as JSON."""
         self._check_fitted()
         tensors = {f"energy.{k}": v for k, v in self.energy.state_dict().items()}
         tensors["map.mean"] = self.standardizer.mean
         tensors["map.std"] = self.standardizer.std
-        settings = {name: getattr(self, name) for name in SETTINGS}
         header = {
             "format_version": FORMAT_VERSION,
-            "settings": settings,
+            "settings": self.settings(),
             "energy": type(self.energy).__name__,
             "energy_config": self.energy.config(),
             "threshold": self.threshold_,
@@ -230,8 +251,11 @@ class EnergyDetector:
             )
         generator = torch.Generator().manual_seed(self.seed)
         order = torch.randperm(len(normals), generator=generator)
-        kept = min(max(2, round(self.holdout * len(normals))), len(normals) - 2)
-        return normals[order[kept:]], normals[order[:kept]]
+        promise = math.ceil(1 / self.false_alarm_rate) - 1
+        kept = max(round(self.holdout * len(normals)), promise, 2)
+        kept = min(kept, len(normals) // 2)
+        self.held_out_ = order[:kept]
+        return normals[order[kept:]], normals[self.held_out_]
 
     def all_scores(self, images: Images) -> dict[str, Tensor]:
         """Every image score by name, from one pass over the images; see `SCORES`.
@@ -256,7 +280,8 @@ class EnergyDetector:
         )
 
     def _raw_map(self, x: Tensor) -> Tensor:
-        return gradient_map(self.energy, x.to(self.device), smoothing=self.smoothing)
+        build = MAPS[self.map]
+        return build(self.energy, x.to(self.device), smoothing=self.smoothing)
 
     def _map(self, x: Tensor) -> Tensor:
         return self.standardizer(self._raw_map(x))

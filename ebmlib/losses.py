@@ -374,12 +374,12 @@ def restoration(
 
 
 def _compare_forces(slope, x, corrupted, stiffness) -> LossResult:
-    """Slopes (2B, *shape) at the clean images, then at the corrupted ones."""
+    """Slopes (C + B, *shape) at C clean images, then at the B corrupted ones."""
     pull = stiffness * (corrupted - x).detach()  # (B, *shape)
     # Below the floor a corruption is too faint to be worth a relative error.
     floor = stiffness**2 * FAINT * x[0].numel()
     size = _squares(pull).clamp_min(floor)  # (B,)
-    rest, moved = slope.split(len(x))
+    rest, moved = slope[: -len(x)], slope[-len(x) :]
     corrupted_term = (_squares(moved - pull) / size).mean()
     normal_term = _squares(rest).mean() / size.mean()
     health = {
@@ -504,6 +504,8 @@ class NoiseContrastive:
     their masks (`refine_negatives`); `share` and `weight` are `noise_contrastive`'s.
     With `restoration` > 0 that many times the loss `restoration` is added, with the
     spring constant `stiffness`: the gradient then learns to point at what was done.
+    `clean` is how many clean images stand beside the corrupted ones, as a share of the
+    batch: corrupted images are mostly normal too, so fewer clean ones save time.
     """
 
     corrupt: Corrupt
@@ -514,9 +516,12 @@ class NoiseContrastive:
     refine_noise: float = 0.005
     restoration: float = 0.0
     stiffness: float = 10.0
+    clean: float = 1.0
 
     def __post_init__(self) -> None:
         _check_at_least_zero("restoration", self.restoration)
+        if not 0 < self.clean <= 1:
+            raise ValueError(f"clean must lie in (0, 1], got {self.clean}")
 
     def __call__(
         self, energy: Energy, batch: Tensor, generator: torch.Generator
@@ -537,17 +542,18 @@ class NoiseContrastive:
             )
         masks = masks if hasattr(energy, "logits") else None
         options = {"share": self.share, "weight": self.weight}
+        clean = batch[: max(1, round(self.clean * len(batch)))]  # (C, *shape)
         if self.restoration == 0:
-            return noise_contrastive(energy, batch, negatives, masks, **options)
+            return noise_contrastive(energy, clean, negatives, masks, **options)
+        x = torch.cat([clean, negatives]).requires_grad_()
         if masks is None:
-            contrast = noise_contrastive(energy, batch, negatives, **options)
-            force = restoration(energy, batch, negatives, stiffness=self.stiffness)
+            contrast = noise_contrastive(energy, clean, negatives, **options)
+            slope, _ = _slope(energy, x)
         else:  # both losses from one pass: a third less time
-            x = torch.cat([batch, negatives]).requires_grad_()
-            logits = energy.logits(x)  # (2B, h, w)
+            logits = energy.logits(x)  # (C + B, h, w)
             slope = _gradient(F.softplus(logits).sum(), x)
             contrast = _contrast_logits(logits, masks, **options)
-            force = _compare_forces(slope, batch, negatives, self.stiffness)
+        force = _compare_forces(slope, batch, negatives, self.stiffness)
         loss = contrast.loss + self.restoration * force.loss
         return LossResult(loss, contrast.health | force.health)
 

@@ -194,7 +194,7 @@ def score_histogram(
         if chosen.any():
             name = f"{name} ({chosen.sum()})"
             if threshold is not None:
-                name += f", {(scores[chosen] >= threshold).mean():.0%} flagged"
+                name += f", {(scores[chosen] > threshold).mean():.0%} flagged"
             style = {"color": color, "alpha": 0.55, "hatch": hatch, "label": name}
             ax.hist(scores[chosen], edges, edgecolor=PAPER, **style)
             ax.hist(scores[chosen], edges, histtype="step", color=color, ls="-")

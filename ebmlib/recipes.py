@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ebmlib.data.corruption import corrupt
 from ebmlib.energy import ConvEnergy, PatchEnergy
-from ebmlib.langevin import ReplayBuffer, corrupted_images
+from ebmlib.langevin import ReplayBuffer, corrupted_images, langevin
 from ebmlib.losses import (
     DenoisingScoreMatching,
     NoiseContrastive,
@@ -33,6 +33,7 @@ class Recipe:
         objective: what `training.train` calls, see `ebmlib.losses`.
         standardize: mode of `scoring.MapStandardizer`.
         smoothing: Gaussian width of the gradient map, as a share of the image's side.
+        map: "gradient", or "weighted" for `scoring.weighted_map`.
         training: options of `training.train`.
     """
 
@@ -41,6 +42,7 @@ class Recipe:
     standardize: str
     smoothing: float
     training: dict[str, Any] = field(default_factory=dict)
+    map: str = "gradient"
 
 
 def contrast(images: Tensor, aligned: bool, generator: torch.Generator) -> Recipe:
@@ -54,10 +56,11 @@ def contrast(images: Tensor, aligned: bool, generator: torch.Generator) -> Recip
     )
     return Recipe(
         energy,
-        NoiseContrastive(corrupt, restoration=0.5),
+        NoiseContrastive(corrupt, restoration=0.5, clean=0.5),
         standardize="global",  # its gradient is silent on normal images already
         smoothing=1 / 64,
-        training={"steps": 1600, "batch_size": 4, "learning_rate": 2e-3},
+        training={"steps": 2100, "batch_size": 4, "learning_rate": 2e-3},
+        map="weighted",
     )
 
 
@@ -76,17 +79,33 @@ def contrastive_divergence(
     images: Tensor, aligned: bool, generator: torch.Generator
 ) -> Recipe:
     """The paper's route: persistent Langevin chains as negatives (Genc et al. 2021)."""
+    energy, noise = ConvEnergy(images.shape[1], width=16), 0.01
     start = corrupted_images(images, corrupt)
-    buffer = ReplayBuffer(256, start, fresh=0.2, generator=generator)
-    noise = 0.005
+    buffer = ReplayBuffer(256, start, fresh=0.1, generator=generator)
+    # The step is set once, on the untrained energy: set anew in every round it would
+    # hide from the chains how steep the energy has become.
+    x = start(16, generator)
+    probe = langevin(energy, x, steps=1, snr=0.04, noise=noise, generator=generator)
+    objective = PersistentContrastiveDivergence(
+        buffer,
+        steps=20,
+        step_size=probe.health.step_size,
+        noise=noise,
+        penalty=0.01,
+        data_noise=noise,
+    )
     return Recipe(
-        ConvEnergy(images.shape[1], width=16),
-        PersistentContrastiveDivergence(
-            buffer, steps=20, snr=0.5, noise=noise, data_noise=noise
-        ),
+        energy,
+        objective,
         standardize="position" if aligned else "global",
         smoothing=1 / 32,
-        training={"steps": 500, "batch_size": 16, "learning_rate": 1e-3, "ema": 0.98},
+        training={
+            "steps": 500,
+            "batch_size": 16,
+            "learning_rate": 1e-3,
+            "betas": (0.0, 0.999),
+            "ema": 0.98,
+        },
     )
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from ebmlib.energy import Energy, energies, input_gradient
+from ebmlib.energy import Energy, PatchEnergy, energies, input_gradient
 
 NORMS = ("l1", "l2", "max")
 IMAGE_SCORES = ("max", "top", "l2", "mean")
@@ -112,6 +113,53 @@ def gradient_map(
         gradient = smooth(gradient.cpu(), signed_smoothing)
         maps.append(smooth(_channel_norm(gradient, norm), smoothing))  # (B, H, W)
     return torch.cat(maps)
+
+
+def patch_map(
+    energy: PatchEnergy, images: Tensor, *, smoothing: float = 2.0, batch_size: int = 32
+) -> Tensor:
+    """Which patches object: the patch energies e_p(x), brought to the image's size.
+
+        m(x) = G_sigma * upsample(e(x)), at least 0
+
+    Args:
+        energy: one with `energy_map`, such as `ebmlib.energy.PatchEnergy`.
+        images: float tensor `(N, C, H, W)` in [0, 1].
+        smoothing: standard deviation of G_sigma in pixels.
+        batch_size: images per evaluation; it bounds memory, not the result.
+
+    Returns:
+        Maps `(N, H, W)` on the CPU.
+
+    Raises:
+        TypeError: the energy has no patches.
+    """
+    if not hasattr(energy, "energy_map"):
+        raise TypeError(
+            f"{type(energy).__name__} has no energy_map; use a PatchEnergy, or "
+            "gradient_map, which works for every energy"
+        )
+    with torch.no_grad():
+        cells = [energy.energy_map(x).cpu() for x in images.split(batch_size)]
+    size = images.shape[-2:]
+    maps = interpolate(torch.cat(cells)[:, None], size, mode="bilinear")[:, 0]
+    return smooth(maps, smoothing)
+
+
+def weighted_map(
+    energy: PatchEnergy, images: Tensor, *, smoothing: float = 2.0, batch_size: int = 32
+) -> Tensor:
+    """The gradient map, weighted by how much each patch objects.
+
+        m(x) = sqrt(gradient_map(x) * patch_map(x))
+
+    The gradient is sharp but may be weak inside a large defect, where no small change
+    helps; the patch energies are high there but coarse. Their geometric mean asks for
+    both. Arguments and errors as in `patch_map`.
+    """
+    options = {"smoothing": smoothing, "batch_size": batch_size}
+    patches = patch_map(energy, images, **options)
+    return (gradient_map(energy, images, **options) * patches).sqrt()
 
 
 def _mean_gradient(energy, batch, noise, copies, generator) -> Tensor:

@@ -175,6 +175,17 @@ def test_threshold_keeps_the_false_alarm_rate_on_exchangeable_normals():
     assert np.mean(alarms) > 0.07
 
 
+def test_as_many_normals_are_kept_as_the_promise_needs(normals):
+    """One false alarm in five needs four held-out images, one in ten needs nine."""
+    for rate, holdout, kept in ((0.2, 0.1, 4), (0.1, 0.1, 9), (0.2, 0.5, 20)):
+        detector = EnergyDetector(
+            image_size=SIZE, steps=1, false_alarm_rate=rate, holdout=holdout
+        ).fit(normals)
+        assert len(detector.held_out_) == kept
+        scores = detector.anomaly_score(normals[detector.held_out_])
+        assert detector.threshold_ == pytest.approx(_threshold(scores, rate), rel=1e-5)
+
+
 def test_too_few_normals_for_the_rate_is_said(normals):
     with pytest.warns(UserWarning, match="cannot guarantee a false-alarm rate"):
         assert _threshold(torch.arange(5.0), 0.05) == 4.0
@@ -189,6 +200,7 @@ def test_too_few_normals_for_the_rate_is_said(normals):
         (lambda x: EnergyDetector("magic"), "method must be one of"),
         (lambda x: EnergyDetector(score="median"), "score must be one of"),
         (lambda x: EnergyDetector(standardize="left"), "mode must be one of"),
+        (lambda x: EnergyDetector(map="heat"), "map must be one of"),
         (lambda x: EnergyDetector(holdout=1.5), "holdout must lie strictly"),
         (lambda x: EnergyDetector(false_alarm_rate=0), "false_alarm_rate must lie"),
         (lambda x: EnergyDetector().predict(x), r"call fit\(\) or load\(\)"),

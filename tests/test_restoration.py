@@ -127,6 +127,7 @@ def test_after_training_the_gradient_points_at_the_corruption():
         (lambda e, x: restoration(e, x, x[:1]), "needs its corrupted copy"),
         (lambda e, x: restoration(e, x, x, stiffness=0), "stiffness must be positive"),
         (lambda e, x: NoiseContrastive(corrupt, restoration=-1), "restoration must be"),
+        (lambda e, x: NoiseContrastive(corrupt, clean=0), "clean must lie"),
         (
             lambda e, x: restoration(lambda z: e(z).detach(), x, x),
             r"remove no_grad\(\) or detach",
@@ -136,3 +137,15 @@ def test_after_training_the_gradient_points_at_the_corruption():
 def test_mistakes_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(ConvEnergy(width=4, depth=2), torch.rand(2, 3, 8, 8))
+
+
+def test_fewer_clean_images_leave_the_corrupted_ones_as_they_were():
+    x, energy = torch.rand(4, 3, 32, 32, generator=generator()), PatchEnergy(width=8)
+    found = NoiseContrastive(corrupt, clean=0.5)(energy, x, generator(1))
+    y, masks = corrupt(x, generator(1))
+    expected = noise_contrastive(energy, x[:2], y, masks)
+    assert found.health == expected.health
+    force = NoiseContrastive(corrupt, restoration=1.0, clean=0.5)
+    health = force(energy, x, generator(1)).health
+    both = restoration(energy, x, y).health
+    assert health["force_corrupted"] == pytest.approx(both["force_corrupted"], rel=1e-4)

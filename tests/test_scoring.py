@@ -5,13 +5,15 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from ebmlib.energy import PatchEnergy
+from ebmlib.energy import ConvEnergy, PatchEnergy
 from ebmlib.scoring import (
     MapStandardizer,
     energy_score,
     gradient_map,
     image_score,
+    patch_map,
     smooth,
+    weighted_map,
 )
 
 
@@ -165,3 +167,35 @@ def test_image_scores_do_not_see_where_the_defect_is():
 def test_mistakes_get_a_clear_message(images, call, message):
     with pytest.raises(ValueError, match=message):
         call(images)
+
+
+class OneHotPatches:
+    """Patch energies that are 1 in a single cell of 4 x 4 pixels."""
+
+    def energy_map(self, x):
+        cells = torch.zeros(len(x), x.shape[2] // 4, x.shape[3] // 4)
+        cells[:, 2, 5] = 1.0
+        return cells
+
+
+def test_patch_map_puts_each_patch_energy_in_its_place():
+    maps = patch_map(
+        OneHotPatches(), torch.rand(3, 3, 32, 32), smoothing=0, batch_size=2
+    )
+    assert maps.shape == (3, 32, 32)
+    rows, columns = torch.nonzero(maps[0] == maps[0].max(), as_tuple=True)
+    assert rows.float().mean() == 2 * 4 + 1.5  # the middle of the cell
+    assert columns.float().mean() == 5 * 4 + 1.5
+
+
+def test_weighted_map_is_the_geometric_mean_of_gradient_and_patches():
+    net, x = PatchEnergy(width=8, blocks=1), torch.rand(3, 3, 32, 32)
+    expected = (gradient_map(net, x) * patch_map(net, x)).sqrt()
+    assert torch.allclose(weighted_map(net, x), expected)
+    assert (weighted_map(net, x) >= 0).all()
+
+
+def test_maps_of_patches_need_patches(images):
+    for build in (patch_map, weighted_map):
+        with pytest.raises(TypeError, match="no energy_map"):
+            build(ConvEnergy(width=4, depth=2), images)

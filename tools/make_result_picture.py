@@ -18,7 +18,7 @@ from ebmlib.data import Category, load
 from ebmlib.detector import EnergyDetector
 
 PICTURE = Path(__file__).resolve().parents[1] / "book" / "assets" / "result.png"
-COLUMNS = ["image", "true mask", "gradient map"]
+COLUMNS = ["image", "true mask", "anomaly map"]
 
 
 def first_of_each_kind(category: Category, most: int) -> list[int]:

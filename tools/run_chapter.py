@@ -32,7 +32,7 @@ def run(path: Path) -> float:
     client = NotebookClient(
         notebook,
         kernel_name="python3",
-        timeout=600,
+        timeout=1800,
         resources={"metadata": {"path": str(path.parent)}},
     )
     client.execute()
