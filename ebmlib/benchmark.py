@@ -183,6 +183,7 @@ def _cell(category, method, seed, size, root, folder, command, settings) -> str:
     """Run one cell of the sweep and write its file, unless it is there already."""
     path = result_path(folder, category, method, seed, size)
     if path.exists():
+        _check_same_settings(path, settings)
         return f"{path.name}: already there"
     data = load(category, size=size, root=root)
     result = {**run(data, method, seed, **settings), "command": command}
@@ -193,6 +194,17 @@ def _cell(category, method, seed, size, root, folder, command, settings) -> str:
     return f"{path.name}: " + "  ".join(
         f"{k} {metrics[k]:.3f}" for k in ("image_auroc", "pixel_auroc", "au_pro")
     )
+
+
+def _check_same_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Refuse to pass off a result of other settings as the one asked for."""
+    made = json.loads(path.read_text())["settings"]
+    other = {k: made.get(k) for k, v in settings.items() if made.get(k) != v}
+    if other:
+        raise ValueError(
+            f"{path} was made with {other}, not with {settings}; "
+            "choose another --out, or delete the file"
+        )
 
 
 def main(arguments: list[str] | None = None) -> None:

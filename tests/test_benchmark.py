@@ -58,6 +58,15 @@ def test_the_command_writes_whole_files_and_repeats_nothing(tmp_path, capsys):
     assert path.stat().st_mtime_ns == before
 
 
+def test_a_result_of_other_settings_is_not_taken_for_the_one_asked_for(tmp_path):
+    path = benchmark.result_path(tmp_path, "synthetic/nut", "contrast", 0, 32)
+    path.write_text(json.dumps({"settings": {"steps": 7}}))
+    words = ["--size", "32", "--seeds", "0", "--out", str(tmp_path), "--methods"]
+    benchmark.main([*words, "contrast", "--steps", "7"])
+    with pytest.raises(ValueError, match=r"was made with \{'steps': 7\}"):
+        benchmark.main([*words, "contrast", "--steps", "8"])
+
+
 def test_position_is_used_only_where_it_means_something():
     assert benchmark.is_aligned("mvtec/bottle") and benchmark.is_aligned(
         "synthetic/nut"
