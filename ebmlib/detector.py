@@ -159,13 +159,13 @@ class EnergyDetector:
         self.standardize = self.standardize or recipe.standardize
         self.standardizer = MapStandardizer(self.standardize, smoothing=self.smoothing)
         self.standardizer.fit(self._raw_map(fitted))
-        self.threshold_ = _threshold(self._score(held_out), self.false_alarm_rate)
+        self.threshold_ = conformal_threshold(self._score(held_out), self.false_alarm_rate)
         return self
 
     def energy_score(self, images: Images) -> Tensor:
         """Energy of each image `(N,)`: the method's first score."""
         stream = self._batches(images)
-        return torch.cat([energy_score(self.energy, x.to(self.device)) for x in stream])
+        return torch.cat([energy_score(self.energy, x) for x in stream])
 
     def anomaly_score(self, images: Images) -> Tensor:
         """Score of each image `(N,)`, higher for more anomalous."""
@@ -263,7 +263,7 @@ class EnergyDetector:
         "energy" is the energy, the others summarize the standardized gradient map.
         """
         parts = [
-            {"energy": energy_score(self.energy, x.to(self.device))}
+            {"energy": energy_score(self.energy, x)}
             | {kind: image_score(maps, kind) for kind in SCORES[1:]}
             for x in self._batches(images)
             for maps in [self._map(x)]
@@ -281,14 +281,14 @@ class EnergyDetector:
 
     def _raw_map(self, x: Tensor) -> Tensor:
         build = MAPS[self.map]
-        return build(self.energy, x.to(self.device), smoothing=self.smoothing)
+        return build(self.energy, x, smoothing=self.smoothing)
 
     def _map(self, x: Tensor) -> Tensor:
         return self.standardizer(self._raw_map(x))
 
     def _score(self, x: Tensor, maps: Tensor | None = None) -> Tensor:
         if self.score == "energy":
-            return energy_score(self.energy, x.to(self.device))
+            return energy_score(self.energy, x)
         return image_score(self._map(x) if maps is None else maps, self.score)
 
     def _check_fitted(self) -> None:
@@ -296,13 +296,28 @@ class EnergyDetector:
             raise ValueError("the detector has not been trained; call fit() or load()")
 
 
-def _threshold(scores: Tensor, rate: float) -> float:
+def conformal_threshold(scores: Tensor, rate: float) -> float:
     """Smallest threshold that keeps the false-alarm rate on exchangeable normals.
 
     With n held-out scores the ceil((n + 1)(1 - rate))-th smallest
     is exceeded by a new normal image with probability at most the rate (split
-    conformal prediction).
+    conformal prediction, derived in chapter 8). Warns where n < 1/rate - 1 scores are
+    too few for the promise; the largest of them is then the threshold.
+
+    Args:
+        scores: `(n,)`, of normal images that training never saw.
+        rate: the false-alarm rate, strictly between 0 and 1.
+
+    Raises:
+        ValueError: no scores, NaN among them, or a rate out of range.
     """
+    if scores.ndim != 1 or len(scores) == 0 or scores.isnan().any():
+        raise ValueError(
+            "the threshold needs scores of shape (n,), n >= 1, without NaN; got shape "
+            f"{tuple(scores.shape)} with {int(scores.isnan().sum())} NaN"
+        )
+    if not 0 < rate < 1:
+        raise ValueError(f"rate must lie strictly between 0 and 1, got {rate}")
     rank = math.ceil((len(scores) + 1) * (1 - rate))
     if rank > len(scores):
         warnings.warn(

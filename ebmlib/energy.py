@@ -445,8 +445,17 @@ def energies(energy: Energy, images: Tensor, batch_size: int = 64) -> Tensor:
     _positive(batch_size=batch_size)
     _check_input(images)
     with frozen(energy), torch.no_grad():
-        parts = [check_energy(energy(x), len(x)) for x in images.split(batch_size)]
+        batches = (on_device_of(energy, x) for x in images.split(batch_size))
+        parts = [check_energy(energy(x), len(x)) for x in batches]
     return torch.cat(parts)
+
+
+def on_device_of(energy: Energy, x: Tensor) -> Tensor:
+    """`x` where the energy's parameters lie; as it is if the energy has none."""
+    if isinstance(energy, nn.Module):
+        for p in energy.parameters():
+            return x.to(p.device)
+    return x
 
 
 @contextmanager

@@ -12,7 +12,13 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ebmlib.energy import Energy, PatchEnergy, energies, input_gradient
+from ebmlib.energy import (
+    Energy,
+    PatchEnergy,
+    energies,
+    input_gradient,
+    on_device_of,
+)
 
 NORMS = ("l1", "l2", "max")
 IMAGE_SCORES = ("max", "top", "l2", "mean")
@@ -107,6 +113,7 @@ def gradient_map(
         raise ValueError("copies > 1 without noise repeats one map; set noise > 0")
     maps = []
     for batch in images.split(batch_size):
+        batch = on_device_of(energy, batch)
         gradient = _mean_gradient(
             energy, batch, noise, copies, generator
         )  # (B, C, H, W)
@@ -140,7 +147,8 @@ def patch_map(
             "gradient_map, which works for every energy"
         )
     with torch.no_grad():
-        cells = [energy.energy_map(x).cpu() for x in images.split(batch_size)]
+        batches = (on_device_of(energy, x) for x in images.split(batch_size))
+        cells = [energy.energy_map(x).cpu() for x in batches]
     size = images.shape[-2:]
     maps = interpolate(torch.cat(cells)[:, None], size, mode="bilinear")[:, 0]
     return smooth(maps, smoothing)

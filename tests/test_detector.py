@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -12,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ebmlib.checkpoint import CheckpointError
-from ebmlib.detector import EnergyDetector, _threshold
+from ebmlib.detector import EnergyDetector, conformal_threshold
 from ebmlib.metrics import image_auroc, pixel_auroc
 from ebmlib.scoring import image_score
 
@@ -170,7 +172,7 @@ def test_threshold_keeps_the_false_alarm_rate_on_exchangeable_normals():
     alarms = []
     for _ in range(3000):
         scores = torch.randn(40, generator=generator)
-        alarms.append(float(scores[0] > _threshold(scores[1:], 0.1)))
+        alarms.append(float(scores[0] > conformal_threshold(scores[1:], 0.1)))
     assert np.mean(alarms) < 0.1 + 3 * np.sqrt(0.1 * 0.9 / 3000)
     assert np.mean(alarms) > 0.07
 
@@ -183,15 +185,15 @@ def test_as_many_normals_are_kept_as_the_promise_needs(normals):
         ).fit(normals)
         assert len(detector.held_out_) == kept
         scores = detector.anomaly_score(normals[detector.held_out_])
-        assert detector.threshold_ == pytest.approx(_threshold(scores, rate), rel=1e-5)
+        assert detector.threshold_ == pytest.approx(conformal_threshold(scores, rate), rel=1e-5)
 
 
 def test_too_few_normals_for_the_rate_is_said(normals):
     with pytest.warns(UserWarning, match="cannot guarantee a false-alarm rate"):
-        assert _threshold(torch.arange(5.0), 0.05) == 4.0
+        assert conformal_threshold(torch.arange(5.0), 0.05) == 4.0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _threshold(torch.arange(19.0), 0.05)
+        conformal_threshold(torch.arange(19.0), 0.05)
 
 
 @pytest.mark.parametrize(
@@ -213,3 +215,43 @@ def test_too_few_normals_for_the_rate_is_said(normals):
 def test_mistakes_get_a_clear_message(normals, call, message):
     with pytest.raises(ValueError, match=message):
         call(normals)
+
+
+def test_a_threshold_of_no_scores_or_nan_is_refused():
+    for scores in (torch.empty(0), torch.tensor([1.0, float("nan")])):
+        with pytest.raises(ValueError, match="threshold needs scores"):
+            conformal_threshold(scores, 0.1)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        conformal_threshold(torch.arange(9.0), 0.0)
+
+
+PEAK = """
+import resource, sys, torch
+from ebmlib.detector import EnergyDetector
+torch.set_num_threads(1)
+detector = EnergyDetector.load(sys.argv[1])
+found = sum(len(part.scores) for part in detector.stream(sys.argv[2]))
+assert found == int(sys.argv[3])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_images(detector, tmp_path):
+    """The images of the larger folder take 49 MB, their maps 16 MB."""
+    pytest.importorskip("resource")  # not on Windows
+    detector.save(tmp_path / "detector.safetensors")
+    picture = Image.fromarray(np.full((SIZE, SIZE, 3), 128, np.uint8))
+    peak = {}
+    for count in (64, 4_000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        picture.save(folder / "0.png")
+        for i in range(1, count):
+            (folder / f"{i}.png").symlink_to(folder / "0.png")
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, tmp_path / "detector.safetensors", folder]
+            + [str(count)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        peak[count] = int(done.stdout) / 1024  # MB
+    assert peak[4_000] < peak[64] + 14, peak

@@ -60,9 +60,9 @@ def scratch(rng: np.random.Generator, scene: Scene) -> tuple[Array, Array]:
     bow = rng.normal(0, 0.03, 2)
     points = bend(middle - along, middle + bow, middle + along)
     distance = curve_distance(x, y, points)
-    width = rng.uniform(0.009, 0.016)
+    width = rng.uniform(0.011, 0.018)
     alpha = cover(distance - width, EDGE) * scene.inside
-    strength = rng.uniform(0.26, 0.60) * float(rng.choice([-1.0, 1.0]))
+    strength = rng.uniform(0.32, 0.66) * float(rng.choice([-1.0, 1.0]))
     core = np.exp(-((distance / (0.7 * width)) ** 2))
     return scene.image * (1 + strength * 1.6 * core * alpha)[..., None], alpha
 
@@ -90,7 +90,7 @@ def hole(rng: np.random.Generator, scene: Scene) -> tuple[Array, Array]:
     """A dent or pit: dark toward the light, bright on the far wall."""
     radius, du, dv = _blob(rng, scene, 0.030, 0.055)
     alpha = cover(radius - 1.0, 0.25) * scene.inside
-    depth = rng.uniform(0.5, 1.2)
+    depth = rng.uniform(0.7, 1.3)
     lean = du * math.cos(scene.light) + dv * math.sin(scene.light)
     shade = -0.65 * cover(radius - 0.6, 0.7) - 0.40 * lean
     return scene.image * (1 + depth * alpha * shade)[..., None], alpha

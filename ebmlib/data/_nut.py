@@ -1,8 +1,9 @@
 """Draws the "nut": a turned hexagonal steel nut seen from above (chapter 1).
 
-Flat face with the bow-tie gleam of turned metal, beveled rims, a threaded bore. Pose,
-light and brush marks change a little from image to image; the position stays roughly
-aligned.
+Flat face with the bow-tie gleam of turned metal, beveled rims, a threaded bore. The
+position is roughly aligned; pose, light and turning marks change from nut to nut. Three
+stamped marks may sit at any of the six corners, and lint lies on the mat. Both are
+normal: a detector has to learn what a nut may look like, not one average nut.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import numpy as np
 from ebmlib.data._drawing import (
     Array,
     Scene,
+    bend,
     cover,
+    curve_distance,
     grid,
     line_noise,
     mix,
@@ -28,6 +31,7 @@ FACE = 0.308  # radius of the flat, turned face
 BEVEL = 0.196  # outer radius of the countersink
 BORE = 0.168  # radius of the threaded bore
 EDGE = 0.010  # softness of an edge
+STAMP = 0.252  # distance of the stamped marks from the center
 
 
 def hexagon(u: Array, v: Array, half: float) -> Array:
@@ -41,10 +45,10 @@ def hexagon(u: Array, v: Array, half: float) -> Array:
 def draw(rng: np.random.Generator, size: int) -> Scene:
     """One normal nut on a dark mat, `size` pixels wide."""
     x, y = grid(size)
-    center = 0.5 + rng.uniform(-0.016, 0.016), 0.5 + rng.uniform(-0.016, 0.016)
-    angle = math.radians(rng.uniform(-4, 4))
-    u, v = turn(x, y, center, angle, scale=rng.uniform(0.98, 1.02))
-    light = math.radians(-125 + rng.uniform(-10, 10))
+    center = 0.5 + rng.uniform(-0.03, 0.03), 0.5 + rng.uniform(-0.03, 0.03)
+    angle = math.radians(rng.uniform(-12, 12))
+    u, v = turn(x, y, center, angle, scale=rng.uniform(0.96, 1.04))
+    light = math.radians(-125 + rng.uniform(-35, 35))
     r, theta = np.hypot(u, v), np.arctan2(v, u) + angle
 
     body = np.maximum(hexagon(u, v, FLAT), r - CORNER)
@@ -54,6 +58,7 @@ def draw(rng: np.random.Generator, size: int) -> Scene:
 
     metal = _metal(rng, r, theta, light, body)
     metal = metal * (1.0 + 0.03 * smooth_noise(rng, size, 5))
+    metal = metal + _stamp(rng, u, v, angle, light)
     tint = np.array([1.0, 1.0, 1.03]) + rng.normal(0, 0.006, 3)
     tint = tint.astype(np.float32)
     steel = metal[..., None] * tint
@@ -72,12 +77,37 @@ def draw(rng: np.random.Generator, size: int) -> Scene:
 
 
 def _mat(rng: np.random.Generator, x: Array, y: Array, size: int) -> Array:
-    """Dark, slightly uneven rubber mat."""
+    """Dark, slightly uneven rubber mat with a few pieces of lint."""
     tone = (
         0.17 + 0.012 * smooth_noise(rng, size, 4) + 0.010 * smooth_noise(rng, size, 30)
     )
     color = np.array([0.92, 1.0, 1.10], dtype=np.float32)
-    return tone[..., None] * color
+    lint = np.zeros_like(x)
+    for _ in range(rng.integers(2, 7)):
+        middle, bow = rng.uniform(0, 1, 2), rng.normal(0, 0.02, 2)
+        half = 0.5 * rng.uniform(0.01, 0.07)
+        angle, shade = rng.uniform(0, math.pi), rng.uniform(0.12, 0.30)
+        along = half * np.array([math.cos(angle), math.sin(angle)])
+        distance = curve_distance(
+            x, y, bend(middle - along, middle + bow, middle + along)
+        )
+        np.maximum(lint, shade * cover(distance - 0.005, 0.010), out=lint)
+    return tone[..., None] * color + lint[..., None]
+
+
+def _stamp(rng: np.random.Generator, u: Array, v: Array, angle: float, light: float):
+    """Three short radial grooves near one corner, or none; each has a bright flank."""
+    corner, stamped = int(rng.integers(6)) * math.pi / 3, rng.random() < 0.75
+    relief = np.zeros_like(u)
+    for step in (-1, 0, 1) if stamped else ():
+        at = corner + 0.17 * step
+        along = u * math.cos(at) + v * math.sin(at) - STAMP
+        across = v * math.cos(at) - u * math.sin(at)
+        inside = cover(np.abs(along) - 0.026, EDGE)
+        lean = math.sin(light - angle - at)  # which flank faces the light
+        groove = np.exp(-((across / 0.008) ** 2))
+        relief += inside * groove * (-0.15 + 15.0 * lean * across)
+    return relief
 
 
 def _shadow(x: Array, y: Array, center, angle: float, light: float) -> Array:
@@ -100,7 +130,7 @@ def _metal(rng, r: Array, theta: Array, light: float, body: Array) -> Array:
     rings = line_noise(rng, r / 0.4, 90)
     streak = line_noise(rng, (theta + np.pi) / (2 * np.pi) % 1.0, 24)
     gleam = np.abs(toward) ** 5  # turned metal reflects in a bow tie along the light
-    face = 0.44 + 0.30 * gleam + (0.016 + 0.016 * gleam) * rings + 0.008 * streak
+    face = 0.44 + 0.30 * gleam + (0.024 + 0.024 * gleam) * rings + 0.012 * streak
     slope = 0.46 + 0.26 * toward + 0.10 * np.maximum(toward, 0) ** 8
     sink = 0.40 - 0.24 * toward
     value = face + cover(FACE - r, EDGE) * (slope + 0.012 * rings - face)

@@ -1,0 +1,74 @@
+"""Typical answers to the exercises of chapter 3, and the hint that each must get."""
+
+import math
+
+import pytest
+
+from ebmlib.exercises import check
+
+
+def noise(power=0.5, temperature=True, curvature=False, correction=-1.0):
+    def answer(step_size, lam, t):
+        square = step_size * (2 + correction * step_size * lam)
+        square *= t if temperature else 1
+        square *= lam if curvature else 1
+        return square**power
+
+    return answer
+
+
+def size(center=True, factor=2.0, first=1, one=1.0, scale=True, result="size"):
+    def answer(path, lags):
+        x = path - path.mean() if center else path
+        variance = x.square().mean() if scale else 1.0
+        total = sum(
+            float((x[k:] * x[: len(x) - k]).mean() / variance)
+            for k in range(first, lags + 1)
+        )
+        steps = one + factor * total
+        return {
+            "size": len(path) / steps,
+            "steps": steps,
+            "product": len(path) * steps,
+        }[result]
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "label, answer",
+    [
+        ("ex-03-noise", noise()),
+        ("ex-03-ess", size()),
+        ("ex-03-ess", lambda path, lags: size()(path.float(), lags)),
+    ],
+)
+def test_the_right_answer_is_accepted(label, answer):
+    assert check(label, answer).correct
+
+
+@pytest.mark.parametrize(
+    "label, answer, hint",
+    [
+        ("ex-03-noise", noise(power=1), "take its root"),
+        ("ex-03-noise", noise(temperature=False), "temperature is missing"),
+        ("ex-03-noise", noise(correction=0.0), "as the step goes to 0"),
+        ("ex-03-noise", noise(correction=1.0), "with a minus"),
+        ("ex-03-noise", noise(curvature=True), "T / lambda, not T"),
+        ("ex-03-noise", lambda e, a, t: math.sqrt(t * e), "by rho^2"),
+        ("ex-03-noise", lambda e, a, t: 1.0, "got 1.0000"),
+        ("ex-03-noise", lambda e, a, t: "1 + 1", "ValueError"),
+        ("ex-03-ess", size(factor=1.0), "counts twice"),
+        ("ex-03-ess", size(first=0), "begins at lag 1"),
+        ("ex-03-ess", size(one=0.0), "the 1 in 1 + 2 sum"),
+        ("ex-03-ess", size(center=False), "subtract the mean"),
+        ("ex-03-ess", size(scale=False), "divide by the variance"),
+        ("ex-03-ess", size(result="steps"), "divide n by it"),
+        ("ex-03-ess", size(result="product"), "worth less"),
+        ("ex-03-ess", lambda path, lags: len(path), "for our chain"),
+    ],
+)
+def test_a_typical_mistake_gets_its_hint(label, answer, hint):
+    feedback = check(label, answer)
+    assert not feedback.correct
+    assert hint in feedback.message
