@@ -20,7 +20,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,11 @@ class Settings:
     category: str = "synthetic/nut"
     size: int = 64
     seed: int = 0
-    train: int = 512
+    train: int = 1000
     held_out: int = 400
     width: int = 16
-    blocks: int = 2
-    steps: int = 3000
+    blocks: int = 3
+    steps: int = 6000
     false_alarm_rate: float = 0.05
 
     def command(self) -> str:
@@ -94,16 +94,22 @@ def make(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def fit(normals: Tensor, settings: Settings) -> PatchEnergy:
-    """A small energy, trained by the book's recipe `ebmlib.recipes.contrast`."""
+    """A small energy, trained by the book's recipe `ebmlib.recipes.contrast`.
+
+    The recipe augments few images; here as many different nuts are drawn as needed.
+    """
     with torch.random.fork_rng(devices=[]):
         generator = torch.manual_seed(settings.seed)
-        recipe = contrast(normals, True, generator)
-        config = recipe.energy.config()
-        config |= {"width": settings.width, "blocks": settings.blocks}
-        recipe = replace(recipe, energy=PatchEnergy(**config))
-    options = recipe.training | {"steps": settings.steps, "seed": settings.seed}
-    train(recipe.energy, normals, recipe.objective, device="cpu", **options)
-    return recipe.energy.eval().requires_grad_(False)
+        energy = PatchEnergy(
+            normals.shape[1],
+            width=settings.width,
+            blocks=settings.blocks,
+            coordinates=True,
+        )
+        recipe = contrast(normals, True, generator, settings.steps)
+    options = recipe.training | {"augment": None, "seed": settings.seed}
+    train(energy, normals, recipe.objective, device="cpu", **options)
+    return energy.eval().requires_grad_(False)
 
 
 def describe(

@@ -144,10 +144,9 @@ class EnergyDetector:
         fitted, held_out = self._split(normals)
         with torch.random.fork_rng(devices=[]):  # weights depend on the seed alone
             generator = torch.manual_seed(self.seed)
-            recipe = RECIPES[self.method](fitted, self.aligned, generator)
+            steps = training.get("steps", self.steps)
+            recipe = RECIPES[self.method](fitted, self.aligned, generator, steps)
         options = {**recipe.training, "seed": self.seed, "device": self.device}
-        if self.steps is not None:
-            options["steps"] = self.steps
         self.energy = recipe.energy
         options |= training
         self.log_ = train(self.energy, fitted, recipe.objective, **options)
@@ -159,7 +158,9 @@ class EnergyDetector:
         self.standardize = self.standardize or recipe.standardize
         self.standardizer = MapStandardizer(self.standardize, smoothing=self.smoothing)
         self.standardizer.fit(self._raw_map(fitted))
-        self.threshold_ = conformal_threshold(self._score(held_out), self.false_alarm_rate)
+        self.threshold_ = conformal_threshold(
+            self._score(held_out), self.false_alarm_rate
+        )
         return self
 
     def energy_score(self, images: Images) -> Tensor:

@@ -12,7 +12,7 @@ can call each of them as `objective(energy, batch, generator)`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -504,6 +504,8 @@ class NoiseContrastive:
     their masks (`refine_negatives`); `share` and `weight` are `noise_contrastive`'s.
     With `restoration` > 0 that many times the loss `restoration` is added, with the
     spring constant `stiffness`: the gradient then learns to point at what was done.
+    That costs a second backward pass, and needs a network that already knows where the
+    damage is: the first `warmup` calls do without it.
     `clean` is how many clean images stand beside the corrupted ones, as a share of the
     batch: corrupted images are mostly normal too, so fewer clean ones save time.
     """
@@ -517,9 +519,12 @@ class NoiseContrastive:
     restoration: float = 0.0
     stiffness: float = 10.0
     clean: float = 1.0
+    warmup: int = 0
+    calls: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         _check_at_least_zero("restoration", self.restoration)
+        _check_at_least_zero("warmup", self.warmup)
         if not 0 < self.clean <= 1:
             raise ValueError(f"clean must lie in (0, 1], got {self.clean}")
 
@@ -543,8 +548,13 @@ class NoiseContrastive:
         masks = masks if hasattr(energy, "logits") else None
         options = {"share": self.share, "weight": self.weight}
         clean = batch[: max(1, round(self.clean * len(batch)))]  # (C, *shape)
+        self.calls += 1
         if self.restoration == 0:
             return noise_contrastive(energy, clean, negatives, masks, **options)
+        if self.calls <= self.warmup:
+            contrast = noise_contrastive(energy, clean, negatives, masks, **options)
+            untaught = {"force_corrupted": 1.0, "force_normal": 0.0}  # as if flat
+            return LossResult(contrast.loss, contrast.health | untaught)
         x = torch.cat([clean, negatives]).requires_grad_()
         if masks is None:
             contrast = noise_contrastive(energy, clean, negatives, **options)
@@ -556,6 +566,14 @@ class NoiseContrastive:
         force = _compare_forces(slope, batch, negatives, self.stiffness)
         loss = contrast.loss + self.restoration * force.loss
         return LossResult(loss, contrast.health | force.health)
+
+    def state_dict(self) -> dict:
+        """What a resumed run needs: how far the warm-up has come."""
+        return {"calls": torch.tensor(self.calls)}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on with the warm-up where it stopped."""
+        self.calls = int(state["calls"])
 
 
 # --- checks -------------------------------------------------------------------------

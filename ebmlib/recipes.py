@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ebmlib.data.augmentation import Augment
 from ebmlib.data.corruption import corrupt
 from ebmlib.energy import ConvEnergy, PatchEnergy
 from ebmlib.langevin import ReplayBuffer, corrupted_images, langevin
@@ -22,6 +23,10 @@ from ebmlib.losses import (
     NoiseContrastive,
     PersistentContrastiveDivergence,
 )
+
+# A normal part that was laid down and lit a little differently is still normal.
+POSE = Augment(rotate=6, translate=0.02, border="edge", keep=0.33)
+ANY_POSE = Augment(rotate=180, keep=0.33)
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,15 @@ class Recipe:
     map: str = "gradient"
 
 
-def contrast(images: Tensor, aligned: bool, generator: torch.Generator) -> Recipe:
-    """A patch energy that objects to corrupted patches; its gradient undoes them."""
+def contrast(
+    images: Tensor, aligned: bool, generator: torch.Generator, steps: int | None = None
+) -> Recipe:
+    """A patch energy that objects to corrupted patches; its gradient undoes them.
+
+    Three quarters of the steps teach the energy *where* the damage is. The last quarter
+    also teaches its gradient to undo it, which costs more than twice the time a step.
+    """
+    steps = steps or 3000
     side = min(images.shape[-2:])
     energy = PatchEnergy(
         images.shape[1],
@@ -56,27 +68,34 @@ def contrast(images: Tensor, aligned: bool, generator: torch.Generator) -> Recip
     )
     return Recipe(
         energy,
-        NoiseContrastive(corrupt, restoration=0.5, clean=0.5),
+        NoiseContrastive(corrupt, restoration=0.5, clean=0.5, warmup=steps * 3 // 4),
         standardize="global",  # its gradient is silent on normal images already
         smoothing=1 / 64,
-        training={"steps": 2100, "batch_size": 4, "learning_rate": 2e-3},
+        training={
+            "steps": steps,
+            "batch_size": 4,
+            "learning_rate": 2e-3,
+            "augment": POSE if aligned else ANY_POSE,
+        },
         map="weighted",
     )
 
 
-def score_matching(images: Tensor, aligned: bool, generator: torch.Generator) -> Recipe:
+def score_matching(
+    images: Tensor, aligned: bool, generator: torch.Generator, steps: int | None = None
+) -> Recipe:
     """A whole-image energy by denoising score matching (Vincent 2011)."""
     return Recipe(
         ConvEnergy(images.shape[1]),
         DenoisingScoreMatching(sigmas=(0.05, 0.1, 0.2)),
         standardize="position" if aligned else "global",
         smoothing=1 / 32,
-        training={"steps": 800, "batch_size": 16, "learning_rate": 1e-3},
+        training={"steps": steps or 800, "batch_size": 16, "learning_rate": 1e-3},
     )
 
 
 def contrastive_divergence(
-    images: Tensor, aligned: bool, generator: torch.Generator
+    images: Tensor, aligned: bool, generator: torch.Generator, steps: int | None = None
 ) -> Recipe:
     """The paper's route: persistent Langevin chains as negatives (Genc et al. 2021)."""
     energy, noise = ConvEnergy(images.shape[1], width=16), 0.01
@@ -100,7 +119,7 @@ def contrastive_divergence(
         standardize="position" if aligned else "global",
         smoothing=1 / 32,
         training={
-            "steps": 500,
+            "steps": steps or 500,
             "batch_size": 16,
             "learning_rate": 1e-3,
             "betas": (0.0, 0.999),
@@ -109,7 +128,7 @@ def contrastive_divergence(
     )
 
 
-RECIPES: dict[str, Callable[[Tensor, bool, torch.Generator], Recipe]] = {
+RECIPES: dict[str, Callable[..., Recipe]] = {
     "contrast": contrast,
     "score_matching": score_matching,
     "contrastive_divergence": contrastive_divergence,

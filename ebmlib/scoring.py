@@ -155,19 +155,27 @@ def patch_map(
 
 
 def weighted_map(
-    energy: PatchEnergy, images: Tensor, *, smoothing: float = 2.0, batch_size: int = 32
+    energy: PatchEnergy,
+    images: Tensor,
+    *,
+    share: float = 0.25,
+    smoothing: float = 2.0,
+    batch_size: int = 32,
 ) -> Tensor:
-    """The gradient map, weighted by how much each patch objects.
+    """The gradient map and the patch energies, as a weighted geometric mean.
 
-        m(x) = sqrt(gradient_map(x) * patch_map(x))
+        m(x) = gradient_map(x)^share * patch_map(x)^(1 - share)
 
     The gradient is sharp but may be weak inside a large defect, where no small change
-    helps; the patch energies are high there but coarse. Their geometric mean asks for
-    both. Arguments and errors as in `patch_map`.
+    helps; the patch energies are high there but coarse. Their mean asks for both.
+    `share` in [0, 1] is the gradient's; the other arguments and errors are those of
+    `patch_map`.
     """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must lie in [0, 1], got {share}")
     options = {"smoothing": smoothing, "batch_size": batch_size}
     patches = patch_map(energy, images, **options)
-    return (gradient_map(energy, images, **options) * patches).sqrt()
+    return gradient_map(energy, images, **options) ** share * patches ** (1 - share)
 
 
 def _mean_gradient(energy, batch, noise, copies, generator) -> Tensor:

@@ -149,3 +149,17 @@ def test_fewer_clean_images_leave_the_corrupted_ones_as_they_were():
     health = force(energy, x, generator(1)).health
     both = restoration(energy, x, y).health
     assert health["force_corrupted"] == pytest.approx(both["force_corrupted"], rel=1e-4)
+
+
+def test_the_warm_up_is_plain_contrast_and_is_remembered():
+    x, energy = torch.rand(4, 3, 32, 32, generator=generator()), PatchEnergy(width=8)
+    plain = NoiseContrastive(corrupt)(energy, x, generator(1))
+    objective = NoiseContrastive(corrupt, restoration=1.0, warmup=2)
+    first = objective(energy, x, generator(1))
+    assert torch.equal(first.loss, plain.loss)
+    assert first.health["force_corrupted"] == 1.0  # a flat energy undoes nothing
+    resumed = NoiseContrastive(corrupt, restoration=1.0, warmup=2)
+    resumed.load_state_dict(objective.state_dict())
+    for copy in (objective, resumed):
+        assert copy(energy, x, generator(1)).loss == plain.loss  # the second call
+        assert copy(energy, x, generator(1)).loss > plain.loss  # the third

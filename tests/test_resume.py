@@ -47,7 +47,7 @@ def run(kind, path=None, steps=6, stop_at=None, checkpoint_every=3):
     if kind == "contrast":
         energy, objective = (
             PatchEnergy(3, width=4),
-            NoiseContrastive(box, refine_steps=1),
+            NoiseContrastive(box, refine_steps=1, restoration=0.1, warmup=4),
         )
     elif kind == "score_matching":
         energy = ConvEnergy(3, width=4, depth=2)

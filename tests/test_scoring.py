@@ -190,9 +190,14 @@ def test_patch_map_puts_each_patch_energy_in_its_place():
 
 def test_weighted_map_is_the_geometric_mean_of_gradient_and_patches():
     net, x = PatchEnergy(width=8, blocks=1), torch.rand(3, 3, 32, 32)
-    expected = (gradient_map(net, x) * patch_map(net, x)).sqrt()
-    assert torch.allclose(weighted_map(net, x), expected)
-    assert (weighted_map(net, x) >= 0).all()
+    gradient, patches = gradient_map(net, x), patch_map(net, x)
+    even = weighted_map(net, x, share=0.5)
+    assert torch.allclose(even, (gradient * patches).sqrt())
+    assert torch.allclose(weighted_map(net, x, share=1.0), gradient)
+    assert torch.allclose(weighted_map(net, x, share=0.0), patches)
+    assert torch.allclose(weighted_map(net, x) ** 4, gradient * patches**3, rtol=1e-3)
+    with pytest.raises(ValueError, match="share must lie"):
+        weighted_map(net, x, share=1.5)
 
 
 def test_maps_of_patches_need_patches(images):

@@ -11,9 +11,10 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ebmlib.data._torchvision import torchvision_functional
+PADDING = {"reflect": "reflection", "edge": "border"}
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,9 @@ class Augment:
 
     Geometry first: flips, then rotation and translation by one bilinear resampling of
     the image continued beyond its border; then contrast about the image's mean gray and
-    a brightness factor. The operations are torchvision's `transforms.v2`, their
-    parameters come from the generator, so a seed gives the same images again.
+    a brightness factor. Contrast and brightness are torchvision's `adjust_contrast` and
+    `adjust_brightness`; the whole batch is changed at once, and nothing but torch is
+    needed.
 
     Attributes:
         flip: mirror left-right and top-bottom, each with probability 1/2.
@@ -33,11 +35,12 @@ class Augment:
         contrast: largest relative change of contrast, 0 to below 1.
         border: how an image continues beyond its border: "reflect" (textures) or "edge"
             (an object on an even ground).
+        keep: share of the images that stay exactly as they are. Resampling blurs; an
+            energy that saw blurred images only may object to sharp ones.
 
     Raises:
         ValueError: an attribute out of its range, or images that are not `(B, C, H, W)`
             with 1 or 3 channels.
-        ImportError: on use, when torchvision is not installed.
     """
 
     flip: bool = False
@@ -46,14 +49,15 @@ class Augment:
     brightness: float = 0.1
     contrast: float = 0.1
     border: str = "reflect"
+    keep: float = 0.0
 
     def __post_init__(self) -> None:
         tops = {"rotate": 180, "translate": 0.5, "brightness": 0.99, "contrast": 0.99}
-        for name, top in tops.items():
+        for name, top in (tops | {"keep": 1}).items():
             value = getattr(self, name)
             if not 0 <= value <= top:
                 raise ValueError(f"{name} must be in [0, {top}], got {value}.")
-        if self.border not in ("reflect", "edge"):
+        if self.border not in PADDING:
             raise ValueError(f"border is 'reflect' or 'edge', got {self.border!r}.")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -63,39 +67,42 @@ class Augment:
                 "images must be (B, C, H, W) with 1 or 3 channels, "
                 f"got {tuple(images.shape)}."
             )
-        draws = torch.rand(len(images), 7, generator=generator, device=generator.device)
-        changed = [self._one(x, d) for x, d in zip(images, draws.tolist(), strict=True)]
-        return torch.stack(changed) if changed else images.clone()
-
-    def _one(self, image: Tensor, draws: list[float]) -> Tensor:
-        """One image `(C, H, W)` changed by seven numbers in [0, 1)."""
-        functional = torchvision_functional()
-        if self.flip and draws[0] < 0.5:
-            image = functional.horizontal_flip(image)
-        if self.flip and draws[1] < 0.5:
-            image = functional.vertical_flip(image)
-        angle, right, down, contrast, light = (2 * d - 1 for d in draws[2:])
+        shape = (8, len(images), 1, 1, 1)
+        draws = torch.rand(shape, generator=generator, device=generator.device)
+        draws = draws.to(images)
+        kept, mirrored, upended = draws[0] < self.keep, draws[1] < 0.5, draws[2] < 0.5
+        angle, right, down, contrast, light = 2 * draws[3:] - 1  # in [-1, 1)
+        x = images
+        if self.flip:
+            x = torch.where(mirrored, x.flip(3), x)
+            x = torch.where(upended, x.flip(2), x)
         if self.rotate or self.translate:
-            image = self._move(functional, image, angle, right, down)
-        image = functional.adjust_contrast(image, 1 + self.contrast * contrast)
-        return functional.adjust_brightness(image, 1 + self.brightness * light)
+            x = self._move(x, angle.flatten(), right.flatten(), down.flatten())
+        gray = _luminance(x).mean((1, 2, 3), keepdim=True)
+        x = torch.lerp(gray, x, 1 + self.contrast * contrast).clamp(0, 1)
+        x = (x * (1 + self.brightness * light)).clamp(0, 1)
+        return torch.where(kept, images, x)
 
-    def _move(self, functional, image: Tensor, angle, right, down) -> Tensor:
-        """Rotate and translate; `angle`, `right`, `down` are in [-1, 1)."""
-        height, width = image.shape[-2:]
-        side, span = max(height, width), min(height, width)
-        lean = math.sin(math.radians(min(self.rotate, 45.0)))
-        # The border seen after turning by `rotate` and shifting by `translate`.
-        margin = math.ceil(side * (0.5 * lean + self.translate)) + 2
-        margin = min(margin, span - 1)  # a mirror image is no longer than the image
-        padded = functional.pad(image, [margin] * 4, padding_mode=self.border)
-        shift = [self.translate * right * width, self.translate * down * height]
-        moved = functional.affine(
-            padded,
-            angle=self.rotate * angle,
-            translate=shift,
-            scale=1.0,
-            shear=[0.0, 0.0],
-            interpolation=functional.InterpolationMode.BILINEAR,
-        )
-        return functional.center_crop(moved, [height, width])
+    def _move(self, images: Tensor, angle: Tensor, right: Tensor, down: Tensor):
+        """Rotate about the center and translate; the numbers `(B,)` are in [-1, 1)."""
+        height, width = images.shape[-2:]
+        turn = math.radians(self.rotate) * angle
+        c, s = torch.cos(turn), torch.sin(turn)
+        # Where an output pixel comes from, in units of half the image's sides: shift
+        # back, then turn back. (x, y) in px is (x width, y height) / 2 in these units.
+        dx, dy = -2 * self.translate * right, -2 * self.translate * down
+        aspect = height / width
+        row_x = torch.stack([c, aspect * s, c * dx + aspect * s * dy], dim=1)
+        row_y = torch.stack([-s / aspect, c, c * dy - s * dx / aspect], dim=1)
+        matrices = torch.stack([row_x, row_y], dim=1)  # (B, 2, 3)
+        grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+        padding = PADDING[self.border]
+        return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
+
+
+def _luminance(images: Tensor) -> Tensor:
+    """Gray value of each pixel (ITU-R BT.601): (B, C, H, W) -> (B, 1, H, W)."""
+    if images.shape[1] == 1:
+        return images
+    weights = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (images * weights).sum(1, keepdim=True)
