@@ -505,8 +505,7 @@ class NoiseContrastive:
     With `restoration` > 0 that many times the loss `restoration` is added, with the
     spring constant `stiffness`: the gradient then learns to point at what was done.
     That costs a second backward pass, and needs a network that already knows where the
-    damage is: the first `warmup` calls do without it, and its weight grows from zero in
-    the next `warmup / 20` calls, because an energy trained by contrast alone is steep.
+    damage is: the first `warmup` calls do without it.
     `clean` is how many clean images stand beside the corrupted ones, as a share of the
     batch: corrupted images are mostly normal too, so fewer clean ones save time.
     """
@@ -565,9 +564,7 @@ class NoiseContrastive:
             slope = _gradient(F.softplus(logits).sum(), x)
             contrast = _contrast_logits(logits, masks, **options)
         force = _compare_forces(slope, batch, negatives, self.stiffness)
-        joined = self.calls - self.warmup  # 1 at the first call with restoration
-        weight = self.restoration * min(1.0, joined / max(1.0, self.warmup / 20))
-        loss = contrast.loss + weight * force.loss
+        loss = contrast.loss + self.restoration * force.loss
         return LossResult(loss, contrast.health | force.health)
 
     def state_dict(self) -> dict:

@@ -58,7 +58,7 @@ def contrast(
     Three quarters of the steps teach the energy *where* the damage is. The last quarter
     also teaches its gradient to undo it, which costs more than twice the time a step.
     """
-    steps = steps or 2700
+    steps = steps or 3000
     side = min(images.shape[-2:])
     energy = PatchEnergy(
         images.shape[1],
