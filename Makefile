@@ -50,7 +50,7 @@ test: $(STAMP)
 	$(PY) -m ruff format --check .
 	$(PY) -m codespell_lib
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile tests
-	$(PY) -m pytest -q --nbval --durations=5 notebooks
+	$(PY) -m pytest -q --nbval -n $(JOBS) --dist loadfile --durations=5 notebooks
 
 # Run the chapters and store their outputs (for authors).
 chapters: $(STAMP)

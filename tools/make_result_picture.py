@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--category", default="synthetic/nut")
     parser.add_argument("--size", type=int, default=128, help="image side in pixels")
-    parser.add_argument("--steps", type=int, default=900, help="training steps")
+    parser.add_argument("--steps", type=int, default=1500, help="training steps")
     parser.add_argument(
         "--aligned",
         action=argparse.BooleanOptionalAction,
