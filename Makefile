@@ -61,4 +61,4 @@ clean:
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) book/_static/vendor
+	rm -rf $(VENV) book/_static/vendor tests/vendor

@@ -2,8 +2,9 @@
 
 Run by ``make book``. Each library is one published npm archive, fetched with
 ``npm pack``: no install scripts run and no dependencies follow. The files go to
-book/_static/vendor, which git ignores. Where npm is missing, or the archive cannot be
-fetched, the build goes on and the pages load the same libraries from a public CDN.
+book/_static/vendor, and the checker of accessibility that the browser tests use goes to
+tests/vendor; git ignores both. Where npm is missing, or an archive cannot be fetched,
+the build goes on and the pages load the same libraries from a public CDN.
 """
 
 import shutil
@@ -15,11 +16,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VENDOR = ROOT / "book" / "_static" / "vendor"
+FOR_TESTS = ROOT / "tests" / "vendor"
 
-# archive -> (folder in VENDOR, prefix to drop, [files, or folders ending in "/"])
+# archive -> (folder, prefix to drop, [files, or folders ending in "/"])
 LIBRARIES = {
     "mathjax@3.2.2": (
-        "mathjax",
+        VENDOR / "mathjax",
         "es5/",
         [
             "es5/tex-mml-chtml.js",
@@ -31,12 +33,13 @@ LIBRARIES = {
             "LICENSE",
         ],
     ),
-    "requirejs@2.3.8": ("requirejs", "", ["require.js", "README.md"]),
+    "requirejs@2.3.8": (VENDOR / "requirejs", "", ["require.js", "README.md"]),
     "@jupyter-widgets/html-manager@1.0.15": (
-        "html-manager",
+        VENDOR / "html-manager",
         "dist/",
         ["dist/embed-amd.js", "dist/*.woff2", "LICENSE"],
     ),
+    "axe-core@4.14.1": (FOR_TESTS / "axe-core", "", ["axe.min.js", "LICENSE"]),
 }
 
 
@@ -66,13 +69,20 @@ def fetch(library: str, folder: Path) -> Path:
     return next(folder.glob("*.tgz"))
 
 
+def remove() -> None:
+    """Start from nothing: no file of another version stays behind."""
+    for folder in (VENDOR, FOR_TESTS):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main() -> None:
-    """Bring book/_static/vendor up to date; do nothing when it already is."""
+    """Bring both folders up to date; do nothing when they already are."""
     stamp = VENDOR / "versions.txt"
     versions = "\n".join(LIBRARIES) + "\n"
-    if stamp.exists() and stamp.read_text() == versions:
+    there = all(folder.exists() for folder, _, _ in LIBRARIES.values())
+    if there and stamp.exists() and stamp.read_text() == versions:
         return
-    shutil.rmtree(VENDOR, ignore_errors=True)
+    remove()
     if shutil.which("npm") is None:
         print(
             "npm was not found: the book is built, but its pages will load MathJax\n"
@@ -85,9 +95,9 @@ def main() -> None:
             for number, (library, what) in enumerate(LIBRARIES.items()):
                 folder = Path(temporary) / str(number)
                 folder.mkdir()
-                unpack(fetch(library, folder), VENDOR / what[0], *what[1:])
+                unpack(fetch(library, folder), *what)
     except (subprocess.SubprocessError, OSError, tarfile.TarError) as error:
-        shutil.rmtree(VENDOR, ignore_errors=True)
+        remove()
         print(f"{error}\nThe pages will load these libraries from a CDN.")
         return
     stamp.write_text(versions)
