@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 import torch
 from scipy import fft
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import cdist, mahalanobis
 from sklearn.decomposition import PCA
 
 from ebmlib.baselines import (
+    BASELINES,
+    TRIVIAL,
+    Autoencoder,
     MeanBrightness,
     PatchKNN,
     PCAReconstruction,
     PerPixelGaussian,
+    PositionGaussian,
     cosine_filters,
     farthest_points,
 )
@@ -24,6 +28,8 @@ ALL = [
     lambda: MeanBrightness(two_sided=True),
     lambda: PerPixelGaussian(),
     lambda: PCAReconstruction(components=3),
+    lambda: Autoencoder(steps=5, width=4, code=8),
+    lambda: PositionGaussian(),
     lambda: PatchKNN(),
 ]
 
@@ -74,6 +80,13 @@ def test_every_baseline_says_what_is_wrong(make):
         model.fit(images * math.nan)
     with pytest.raises(ValueError, match="at least"):
         model.fit(images[:0])
+
+
+def test_names_are_honest_about_what_is_borrowed_and_what_is_not():
+    labels = {name: model.label for name, model in BASELINES.items()}
+    assert len(set(labels.values())) == len(labels) and set(TRIVIAL) < set(labels)
+    for name, style in (("patch_knn", "PatchCore"), ("position_gaussian", "PaDiM")):
+        assert f"({style}-style, cosine features)" in labels[name]
 
 
 def test_brightness_is_the_mean_and_its_auroc_below_one_half_is_a_shortcut_too():
@@ -170,6 +183,76 @@ def test_pca_needs_more_images_than_components():
         PCAReconstruction().fit(gray_noise(6))
 
 
+def test_autoencoder_rebuilds_what_varies_in_training_and_nothing_else():
+    # Normal images are a wave of random phase: two numbers describe each of them.
+    generator = torch.Generator().manual_seed(0)
+    phase = 2 * math.pi * torch.rand(40, 1, 1, 1, generator=generator)
+    columns = torch.arange(32) * 2 * math.pi / 16
+    images = (0.5 + 0.3 * torch.sin(columns + phase)).expand(-1, -1, 32, -1)
+    train, test = images[:32], images[32:]
+    model = Autoencoder(code=4, width=8, steps=150).fit(train)
+    rms = (test - model.reconstruct(test)).square().mean().sqrt()
+    assert rms < 0.25 * train.std()  # the mean image alone would leave all of it
+    damaged = test.clone()
+    damaged[:, :, 8:16, 20:28] = 0.5
+    assert (model.anomaly_score(damaged) > model.anomaly_score(test)).all()
+    row, column = divmod(int(model.anomaly_map(damaged).mean(0).argmax()), 32)
+    assert 6 <= row < 18 and 18 <= column < 30
+
+
+def test_autoencoder_is_repeatable_and_leaves_the_global_generator_alone():
+    images = gray_noise(4)
+    state = torch.get_rng_state()
+    first, again, other = (
+        Autoencoder(steps=3, width=4, seed=seed).fit(images).anomaly_score(images)
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_autoencoder_says_when_its_training_diverges():
+    with pytest.raises(ValueError, match=r"diverged at learning_rate=1e\+30"):
+        Autoencoder(steps=10, width=4, learning_rate=1e30).fit(gray_noise(4))
+
+
+def test_position_gaussian_is_the_mahalanobis_distance_of_a_known_gaussian():
+    # One patch fills the image and all coefficients are kept: phi is a rotation of the
+    # pixels, so the distance is that of scipy between pixels.
+    train, test = gray_noise(400, channels=1, side=4), gray_noise(5, 1, 4, seed=1)
+    model = PositionGaussian(patch=4, frequencies=4, noise=0.01).fit(train)
+    flat = train.flatten(1).double().numpy()
+    covariance = np.cov(flat.T) + 0.01**2 * np.eye(16)
+    inverse, mean = np.linalg.inv(covariance), flat.mean(0)
+    expected = [
+        mahalanobis(x, mean, inverse) / 4 for x in test.flatten(1).double().numpy()
+    ]
+    np.testing.assert_allclose(model.distances(test).flatten(), expected, rtol=1e-4)
+
+
+def test_position_gaussian_finds_normal_images_one_standard_deviation_away():
+    # E d^2 = tr(Sigma^-1 S) / F; with noise of 0.01 beside 0.05 that is 25 / 26, and
+    # estimating Sigma from n images adds a factor of about n / (n - F) = 600 / 525.
+    model = PositionGaussian(patch=8, noise=0.01).fit(gray_noise(600))
+    mean = model.distances(gray_noise(100, seed=1)).square().mean().item()
+    assert mean == pytest.approx(25 / 26 * 600 / 525, rel=0.03)
+
+
+def test_position_gaussian_sees_a_good_patch_in_the_wrong_place_patch_knn_does_not():
+    ramp = torch.linspace(0, 0.9, 32).expand(12, 1, 32, 32)
+    train = ramp + 0.1 * gray_noise(12, channels=1, side=32)
+    swapped = train[:1].roll(16, dims=3)  # left and right change places
+    options = {"patch": 8, "stride": 4, "frequencies": 5}
+    increase = {}
+    for model in (PositionGaussian(**options), PatchKNN(**options)):
+        model.fit(train[1:])
+        usual, unusual = (model.distances(x)[0] for x in (train[:1], swapped))
+        whole = [0, 1, 2, 4, 5, 6]  # patches without the seam in the middle
+        increase[type(model)] = (unusual[:, whole] / usual[:, whole]).mean()
+    assert increase[PositionGaussian] > 10
+    assert increase[PatchKNN] == pytest.approx(1, abs=0.2)
+
+
 def test_cosine_filters_are_the_discrete_cosine_transform():
     patch = torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
     filters = cosine_filters(8, 5)[:, 0]  # (25, 8, 8)
@@ -252,6 +335,14 @@ def test_farthest_points_cover_separate_clusters_first():
         (lambda: PerPixelGaussian(min_std=0), "min_std must be > 0"),
         (lambda: PCAReconstruction(components=0), "components must be >= 1"),
         (lambda: PCAReconstruction(smoothing=-1), "smoothing must be >= 0"),
+        (lambda: Autoencoder(code=0), "code must be >= 1"),
+        (lambda: Autoencoder(steps=0), "steps must be >= 1"),
+        (lambda: Autoencoder(learning_rate=0), "learning_rate must be > 0"),
+        (lambda: Autoencoder(smoothing=-1), "smoothing must be >= 0"),
+        (lambda: PositionGaussian(noise=0), "noise must be > 0"),
+        (lambda: PositionGaussian(frequencies=0), "frequencies must be >= 1"),
+        (lambda: PositionGaussian(patch=32).fit(gray_noise(2)), "image side.*patch=32"),
+        (lambda: PositionGaussian(smoothing=-1), "smoothing must be >= 0"),
         (lambda: PatchKNN(frequencies=0), "frequencies must be >= 1"),
         (lambda: PatchKNN(frequencies=1, brightness=False), ">= 2 without"),
         (lambda: PatchKNN(patch=4).fit(gray_noise(2)), "frequencies=5, patch=4"),
