@@ -26,6 +26,7 @@ CHAPTERS = {
     "08_detect_with_energy.ipynb",
     "09_localize_with_gradients.ipynb",
     "10_scores_from_the_gradient_map.ipynb",
+    "11_measuring_honestly.ipynb",
 }
 ALLOWED_TAGS = {
     "nbval-ignore-output",
