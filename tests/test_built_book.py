@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HTML = ROOT / "_build" / "html"
+HTML = Path(os.environ.get("EBMLIB_BUILT_BOOK", ROOT / "_build" / "html"))
 VENDORED = (ROOT / "book" / "_static" / "vendor" / "versions.txt").exists()
 
 
@@ -54,7 +54,8 @@ class Page(HTMLParser):
 
 
 def book_pages() -> list[Path]:
-    return [p for f in ("book", "notebooks") for p in sorted((HTML / f).glob("*.html"))]
+    folders = ("book", "book/api", "notebooks")
+    return [p for f in folders for p in sorted((HTML / f).glob("*.html"))]
 
 
 def test_the_book_is_built_and_fresh():

@@ -16,9 +16,9 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         """Print nothing."""
 
 
-def start(port: int) -> http.server.ThreadingHTTPServer:
+def start(port: int, folder: Path = BOOK) -> http.server.ThreadingHTTPServer:
     """Listen on the loopback address: at ``port``, or at a free one if it is taken."""
-    handler = partial(QuietHandler, directory=str(BOOK))
+    handler = partial(QuietHandler, directory=str(folder))
     try:
         return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
     except OSError:

@@ -9,12 +9,8 @@ import importlib
 import inspect
 import re
 import sys
-from pathlib import Path
 
-CHAPTERS = {
-    int(path.name[:2]): f"/notebooks/{path.stem}"
-    for path in (Path(__file__).resolve().parents[2] / "notebooks").glob("[0-9]*.ipynb")
-}
+CHAPTERS: dict[int, str] = {}  # number -> page, filled when the book is read
 SECTION = re.compile(r"(Args|Arguments|Attributes|Raises|Returns|Yields|Notes?):$")
 CODE = re.compile(r"((?::\w+:|`)?`[^`]+``?)")  # `x`, ``x`` or :role:`x`
 EMPHASIS = re.compile(r"(?<![\w*])\*(?=\w)([^*\n]+?)(?<=\S)\*(?![\w*])")
@@ -101,6 +97,13 @@ def public_name(words: str, module: str) -> str | None:
     return full if home.startswith("ebmlib") and "._" not in full else None
 
 
+def find_chapters(app) -> None:
+    """Only the chapters that are pages of the book."""
+    found = re.compile(r"notebooks/(\d+)_")
+    pages = {page: found.match(page) for page in app.env.found_docs}
+    CHAPTERS.update((int(m[1]), f"/{page}") for page, m in pages.items() if m)
+
+
 def process(_app, _what, name, _object, _options, lines) -> None:
     """Before napoleon reads the sections of a docstring."""
     while name not in sys.modules:
@@ -118,6 +121,7 @@ def setup(app) -> dict:
     """Register with Sphinx."""
     app.setup_extension("sphinx.ext.autodoc")
     app.setup_extension("sphinx.ext.napoleon")
+    app.connect("env-before-read-docs", lambda app, *_: find_chapters(app))
     app.connect("autodoc-process-docstring", process, priority=400)
     app.connect("autodoc-skip-member", skip)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,6 +1,7 @@
 """What this book adds to Sphinx: vendored browser libraries, results, versions."""
 
 import json
+import subprocess
 import tomllib
 from collections import defaultdict
 from pathlib import Path
@@ -116,6 +117,18 @@ def versions_table() -> list[str]:
     return lines + [f"| {name} | {pins[name]} |" for name in SHOWN if name in pins]
 
 
+def results_date(runs: list[dict]) -> list[str]:
+    """Markdown lines: how many runs there are, and when the newest was committed."""
+    command = ["git", "log", "-1", "--format=%cs", "--", "results"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        date = done.stdout.strip()
+    except OSError:  # a copy of the book without git
+        date = ""
+    newest = f"; the newest was committed on {date}" if date else ""
+    return [f"The tables below sum up {len(runs)} runs{newest}."]
+
+
 class Generated(SphinxDirective):
     """A directive whose content is Markdown that a function writes at build time."""
 
@@ -136,7 +149,8 @@ class Results(Generated):
 
     def lines(self) -> list[str]:
         """The Markdown lines."""
-        return results_table(read_results(ROOT / "results"))
+        runs = read_results(ROOT / "results")
+        return [*results_date(runs), "", *results_table(runs)]
 
 
 class Versions(Generated):
