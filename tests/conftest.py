@@ -3,6 +3,7 @@
 import browser as shared_browser
 import pytest
 import torch
+from reader import book, visit_demo  # noqa: F401  (fixtures of the demos' tests)
 
 
 @pytest.fixture(scope="session", autouse=True)
