@@ -20,20 +20,22 @@ from torch import Tensor, nn
 from ebmlib import energy as energy_module
 from ebmlib.checkpoint import read_checkpoint, write_checkpoint
 from ebmlib.data.images import Images, batches, images_to_tensor
+from ebmlib.data.pose import Layout, PartFrame, choose_layout
 from ebmlib.recipes import RECIPES
 from ebmlib.scoring import (
     MapStandardizer,
     energy_score,
     gradient_map,
     image_score,
+    patch_map,
     weighted_map,
 )
 from ebmlib.training import TrainingLog, choose_device, train
 
 FORMAT = "ebmlib.detector"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no part frame
 SCORES = ("energy", "max", "top", "l2")
-MAPS = {"gradient": gradient_map, "weighted": weighted_map}
+MAPS = {"gradient": gradient_map, "patches": patch_map, "weighted": weighted_map}
 SETTINGS = (
     *("method", "image_size", "score", "aligned", "map", "standardize", "smoothing"),
     *("steps", "false_alarm_rate", "holdout", "seed"),
@@ -64,8 +66,11 @@ class EnergyDetector:
             `"l2"` summarize the standardized gradient map.
         aligned: True if objects always lie in the same place: position then carries
             information. False for textures and for parts that lie in any direction.
-        map: "gradient", or "weighted" for the gradient map weighted by the patch
-            energies, see `ebmlib.scoring`; by default the recipe's.
+            "auto" reads it from the training images, and lays straight a part that
+            lies in any direction, see `ebmlib.data.pose`; what lies outside the part's
+            frame is then not inspected.
+        map: "gradient", "patches" for the patch energies, or "weighted" for both, see
+            `ebmlib.scoring`; by default the recipe's.
         standardize: mode of `ebmlib.scoring.MapStandardizer`, by default the recipe's.
         smoothing: Gaussian width of the gradient map in px; by default the recipe's.
         steps: training steps; by default the recipe's.
@@ -78,6 +83,7 @@ class EnergyDetector:
     Attributes:
         threshold_: scores above it are called anomalous; set by `fit`.
         held_out_: indices of the normal images that set the threshold.
+        layout_: how the product lies, if `aligned` was "auto".
         log_: the `ebmlib.training.TrainingLog` of the run.
 
     Example:
@@ -91,7 +97,7 @@ class EnergyDetector:
         image_size: int = 128,
         *,
         score: str = "max",
-        aligned: bool = True,
+        aligned: bool | str = "auto",
         map: str | None = None,
         standardize: str | None = None,
         smoothing: float | None = None,
@@ -114,7 +120,9 @@ class EnergyDetector:
                     f"{name} must lie strictly between 0 and 1, got {value}"
                 )
         self.method, self.image_size, self.score = method, int(image_size), score
-        self.aligned, self.steps, self.seed = bool(aligned), steps, int(seed)
+        if aligned not in (True, False, "auto"):
+            raise ValueError(f'aligned must be True, False or "auto", got {aligned!r}')
+        self.aligned, self.steps, self.seed = aligned, steps, int(seed)
         self.map, self.standardize, self.smoothing = map, standardize, smoothing
         self.false_alarm_rate, self.holdout = false_alarm_rate, holdout
         self.device = choose_device(device)
@@ -122,6 +130,8 @@ class EnergyDetector:
             raise ValueError(f"map must be one of {tuple(MAPS)}, got {map!r}")
         MapStandardizer(standardize or "global")  # an unknown mode is refused now
         self.standardizer: MapStandardizer | None = None
+        self.layout_: Layout | None = None
+        self.frame: PartFrame | None = None
         self.energy: nn.Module | None = None
         self.threshold_: float | None = None
         self.held_out_: Tensor | None = None
@@ -142,6 +152,10 @@ class EnergyDetector:
         """
         normals = images_to_tensor(images, size=self.image_size)  # (N, C, H, W)
         fitted, held_out = self._split(normals)
+        if self.aligned == "auto":
+            self.layout_ = choose_layout(fitted)
+            self.aligned, self.frame = self.layout_.aligned, self.layout_.frame
+        fitted = self._straighten(fitted)[0]
         with torch.random.fork_rng(devices=[]):  # weights depend on the seed alone
             generator = torch.manual_seed(self.seed)
             steps = training.get("steps", self.steps)
@@ -157,7 +171,7 @@ class EnergyDetector:
         self.map = self.map or recipe.map
         self.standardize = self.standardize or recipe.standardize
         self.standardizer = MapStandardizer(self.standardize, smoothing=self.smoothing)
-        self.standardizer.fit(self._raw_map(fitted))
+        self.standardizer.fit(self._raw_map(fitted, self.map))
         self.threshold_ = conformal_threshold(
             self._score(held_out), self.false_alarm_rate
         )
@@ -165,8 +179,7 @@ class EnergyDetector:
 
     def energy_score(self, images: Images) -> Tensor:
         """Energy of each image `(N,)`: the method's first score."""
-        stream = self._batches(images)
-        return torch.cat([energy_score(self.energy, x) for x in stream])
+        return torch.cat([self._energy(x) for x in self._batches(images)])
 
     def anomaly_score(self, images: Images) -> Tensor:
         """Score of each image `(N,)`, higher for more anomalous."""
@@ -200,6 +213,8 @@ class EnergyDetector:
         """Write one safetensors file: weights, map statistics, settings as JSON."""
         self._check_fitted()
         tensors = {f"energy.{k}": v for k, v in self.energy.state_dict().items()}
+        if self.frame is not None:
+            tensors["frame.template"] = self.frame.template
         tensors["map.mean"] = self.standardizer.mean
         tensors["map.std"] = self.standardizer.std
         header = {
@@ -221,10 +236,10 @@ class EnergyDetector:
             ValueError: the file is not a detector, or of an unknown format version.
         """
         tensors, header = read_checkpoint(path, FORMAT)
-        if header.get("format_version") != FORMAT_VERSION:
+        if header.get("format_version") not in range(1, FORMAT_VERSION + 1):
             raise ValueError(
                 f"{path} has detector format {header.get('format_version')!r}; this "
-                f"version of ebmlib reads format {FORMAT_VERSION}"
+                f"version of ebmlib reads formats 1 to {FORMAT_VERSION}"
             )
         detector = cls(**header["settings"], device=device)
         kinds = {"ConvEnergy", "PatchEnergy"}
@@ -235,6 +250,8 @@ class EnergyDetector:
         weights = {k[7:]: v for k, v in tensors.items() if k.startswith("energy.")}
         energy.load_state_dict(weights)
         detector.energy = energy.to(detector.device).eval().requires_grad_(False)
+        if "frame.template" in tensors:
+            detector.frame = PartFrame(tensors["frame.template"])
         detector.standardizer = MapStandardizer(
             detector.standardize, smoothing=detector.smoothing
         )
@@ -264,12 +281,26 @@ class EnergyDetector:
         "energy" is the energy, the others summarize the standardized gradient map.
         """
         parts = [
-            {"energy": energy_score(self.energy, x)}
+            {"energy": self._energy(x)}
             | {kind: image_score(maps, kind) for kind in SCORES[1:]}
             for x in self._batches(images)
             for maps in [self._map(x)]
         ]
         return {name: torch.cat([part[name] for part in parts]) for name in SCORES}
+
+    def raw_map(self, images: Images, kind: str) -> Tensor:
+        """One of `MAPS` before standardization, in image coordinates: `(N, H, W)`.
+
+        Outside a part frame the map is 0.
+        """
+        if kind not in MAPS:
+            raise ValueError(f"kind must be one of {tuple(MAPS)}, got {kind!r}")
+        parts = []
+        for x in self._batches(images):
+            straight, poses = self._straighten(x)
+            maps = self._raw_map(straight, kind)
+            parts.append(self._put_back(maps, poses, x, outside=0.0))
+        return torch.cat(parts)
 
     def _batches(self, images: Images, batch_size: int = 32) -> Iterator[Tensor]:
         self._check_fitted()
@@ -280,16 +311,33 @@ class EnergyDetector:
             batch_size=batch_size,
         )
 
-    def _raw_map(self, x: Tensor) -> Tensor:
-        build = MAPS[self.map]
-        return build(self.energy, x, smoothing=self.smoothing)
+    def _straighten(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the energy sees: the images, or the parts in them laid straight."""
+        if self.frame is None:
+            return x, None
+        poses = self.frame.pose(x)
+        return self.frame.straighten(x, poses), poses
+
+    def _put_back(self, maps, poses, x: Tensor, outside: float) -> Tensor:
+        if poses is None:
+            return maps
+        return self.frame.put_back(maps, poses, x.shape[-2:], outside)
+
+    def _energy(self, x: Tensor) -> Tensor:
+        return energy_score(self.energy, self._straighten(x)[0])
+
+    def _raw_map(self, straight: Tensor, kind: str) -> Tensor:
+        return MAPS[kind](self.energy, straight, smoothing=self.smoothing)
 
     def _map(self, x: Tensor) -> Tensor:
-        return self.standardizer(self._raw_map(x))
+        straight, poses = self._straighten(x)
+        raw = self._raw_map(straight, self.map)
+        silent = float(self.standardizer(torch.zeros_like(raw[:1])).min())
+        return self._put_back(self.standardizer(raw), poses, x, outside=silent)
 
     def _score(self, x: Tensor, maps: Tensor | None = None) -> Tensor:
         if self.score == "energy":
-            return energy_score(self.energy, x)
+            return self._energy(x)
         return image_score(self._map(x) if maps is None else maps, self.score)
 
     def _check_fitted(self) -> None:

@@ -10,7 +10,10 @@ KINDS = [
     corruption.cut_and_blend,
     corruption.scratches,
     corruption.noise_patches,
+    corruption.bends,
+    corruption.worn_patches,
     corruption.corrupt,
+    corruption.damage,
 ]
 
 
@@ -98,3 +101,37 @@ def test_wrong_input_is_named(corrupt):
         corrupt(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), seeded())
     with pytest.raises(ValueError, match="none of them 0"):
         corrupt(torch.zeros(0, 3, 32, 32), seeded())
+
+
+@pytest.mark.parametrize("corrupt", [corruption.cut_and_blend, corruption.bends])
+def test_an_oblong_image_does_not_stretch_a_corruption(corrupt):
+    images = torch.rand(300, 1, 48, 144, generator=seeded())
+    _, masks = corrupt(images, seeded(1))
+    where = masks.float().mean(0)  # centers are spread over the whole image
+    assert where[:, :48].mean() > 0.5 * where[:, 48:96].mean()
+    heights = masks.any(2).sum(1).float()
+    widths = masks.any(1).sum(1).float()
+    assert 0.8 < widths.mean() / heights.mean() < 1.35  # a tall one may be cut off
+
+
+def test_bending_moves_pixels_and_changes_no_color():
+    images = torch.rand(8, 1, 32, 32, generator=seeded()).round()  # black and white
+    bent, masks = corruption.bends(images, seeded(2))
+    assert torch.equal(bent[~masks[:, None]].round(), images[~masks[:, None]])
+    flat = torch.full((8, 3, 32, 32), 0.3)
+    moved, _ = corruption._bend(flat, seeded(3))
+    assert torch.allclose(moved, flat)  # nothing to see on an even ground
+
+
+def test_wear_lowers_the_contrast_inside_its_mask():
+    images = torch.rand(16, 1, 64, 64, generator=seeded())
+    worn, masks = corruption.worn_patches(images, seeded(1))
+    for before, after, mask in zip(images[:, 0], worn[:, 0], masks, strict=True):
+        assert after[mask].std() < before[mask].std()
+
+
+def test_shares_are_five_numbers_that_add_up_to_one(nuts):
+    with pytest.raises(ValueError, match="shares"):
+        corruption.corrupt(nuts, seeded(), shares=(0.5, 0.5))
+    with pytest.raises(ValueError, match="shares"):
+        corruption.corrupt(nuts, seeded(), shares=(0.5, 0.5, 0.5, 0, 0))

@@ -1,17 +1,18 @@
 """Structured corruptions, to learn an energy by contrast (chapters 5 and 7).
 
 A detector trained on normal images only still needs to be told what "not normal" could
-look like. These three corruptions are local, varied and mostly faithful to the image's
-own colors: a patch cut elsewhere and blended in (after CutPaste, Li et al. 2021, and
-NSA, Schlüter et al. 2022), thin scratches, and noise-shaped spots (after DRAEM,
-Zavrtanik et al. 2021). They share no code with the test defects of
-`ebmlib.data.synthetic`.
+look like. These corruptions are local, varied and mostly faithful to the image's own
+colors. `corrupt` draws among three: a patch cut elsewhere and blended in (after
+CutPaste, Li et al. 2021, and NSA, Schlüter et al. 2022), thin scratches, and
+noise-shaped spots (after DRAEM, Zavrtanik et al. 2021). `damage` adds two that leave
+every color as it was and change the structure only: parts that are bent, and parts that
+are worn smooth. They share no code with the test defects of `ebmlib.data.synthetic`.
 
 All functions take `images (B, C, H, W)` in [0, 1] and a `torch.Generator`, leave the
 input as it is, and return `(corrupted (B, C, H, W), masks (B, H, W) bool)`. A mask
 marks the pixels that changed by more than `VISIBLE` in some channel and is never empty.
-Lengths are shares of the image's side, so a corruption looks alike at 64 and at 256
-pixels.
+Lengths are shares of the image's shorter side, so a corruption looks alike at 64 and at
+256 pixels, and is not stretched in an oblong image.
 """
 
 from __future__ import annotations
@@ -28,29 +29,46 @@ SMALLEST = 0.0008  # a corruption covers at least this share of the image (and 3
 TRIES = 4  # redraws before the corruption is strengthened instead
 
 Painted = tuple[Tensor, Tensor]  # corrupted images, opacity in [0, 1] (B, H, W)
-SHARES = (0.5, 0.2, 0.3)  # how often `corrupt` cuts, scratches, spots
+# How often each kind is drawn: cut, scratched, spotted, bent, worn.
+SURFACE = (0.5, 0.2, 0.3, 0.0, 0.0)
+STRUCTURE = (0.3, 0.15, 0.2, 0.25, 0.1)
 
 
 def corrupt(
-    images: Tensor, generator: torch.Generator, again: float = 0.25
+    images: Tensor,
+    generator: torch.Generator,
+    again: float = 0.25,
+    shares: tuple[float, ...] = SURFACE,
 ) -> tuple[Tensor, Tensor]:
-    """Corrupt each image by one of the three kinds, some (share `again`) by two.
+    """Corrupt each image by one of the kinds, some (share `again`) by two.
 
     Raises:
-        ValueError: `images` is not `(B, C, H, W)` or `again` is not in [0, 1].
+        ValueError: `images` is not `(B, C, H, W)`, `again` not in [0, 1], or `shares`
+            are not five numbers that add up to 1.
         TypeError: `images` is not a floating-point tensor.
     """
     _check(images)
     if not 0 <= again <= 1:
         raise ValueError(f"again is a share in [0, 1], got {again}.")
-    corrupted, masks = _visible(_any_kind, images, generator)
+    if len(shares) != 5 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"shares are five numbers that add up to 1, got {shares}.")
+
+    def paint(x: Tensor, g: torch.Generator) -> Painted:
+        return _any_kind(x, g, shares)
+
+    corrupted, masks = _visible(paint, images, generator)
     chosen = torch.nonzero(_uniform(len(images), generator, images) < again).flatten()
     if len(chosen):
-        twice = _any_kind(corrupted[chosen], generator)[0]
+        twice = paint(corrupted[chosen], generator)[0]
         twice_masks = _changed(twice, images[chosen])
         fine = _enough(twice_masks)  # the second may have hidden the first
         corrupted[chosen[fine]], masks[chosen[fine]] = twice[fine], twice_masks[fine]
     return corrupted, masks
+
+
+def damage(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`corrupt`, with bent and worn parts among the kinds."""
+    return corrupt(images, generator, shares=STRUCTURE)
 
 
 def cut_and_blend(
@@ -107,22 +125,51 @@ def noise_patches(
     return _visible(paint, images, generator)
 
 
-def _any_kind(images: Tensor, generator: torch.Generator) -> Painted:
-    """Each image by a kind drawn with the weights `SHARES`."""
-    kind = _uniform(len(images), generator, images)
+def bends(
+    images: Tensor,
+    generator: torch.Generator,
+    size: tuple[float, float] = (0.08, 0.4),
+    shift: tuple[float, float] = (0.015, 0.06),
+) -> tuple[Tensor, Tensor]:
+    """Displace what lies in a soft region: bent, dented, swollen, torn out of line.
+
+    `size` is the range of the region's diameter, `shift` that of the displacement.
+    """
+    _check(images)
+
+    def paint(x: Tensor, g: torch.Generator) -> Painted:
+        return _bend(x, g, size, shift)
+
+    return _visible(paint, images, generator)
+
+
+def worn_patches(
+    images: Tensor, generator: torch.Generator, size: tuple[float, float] = (0.06, 0.35)
+) -> tuple[Tensor, Tensor]:
+    """Blur what lies in a region: an edge, a thread or a grain that has worn off."""
+    _check(images)
+
+    def paint(x: Tensor, g: torch.Generator) -> Painted:
+        return _wear(x, g, size)
+
+    return _visible(paint, images, generator)
+
+
+def _any_kind(
+    images: Tensor, generator: torch.Generator, shares: tuple[float, ...] = SURFACE
+) -> Painted:
+    """Each image by a kind drawn with the weights `shares`."""
+    draw = _uniform(len(images), generator, images)
     corrupted, opacity = images.clone(), images.new_zeros(images[:, 0].shape)
-    cut, drawn = SHARES[0], SHARES[0] + SHARES[1]
-    paste, stroke, spot = (
-        torch.nonzero(one).flatten()
-        for one in (kind < cut, (kind >= cut) & (kind < drawn), kind >= drawn)
-    )
-    if len(paste):
-        painted = _paste(images[paste], generator, donors=images, own=paste)
-        corrupted[paste], opacity[paste] = painted
-    if len(stroke):
-        corrupted[stroke], opacity[stroke] = _stroke(images[stroke], generator)
-    if len(spot):
-        corrupted[spot], opacity[spot] = _spot(images[spot], generator)
+    low = 0.0
+    for kind, share in zip((_paste, _stroke, _spot, _bend, _wear), shares, strict=True):
+        last = low + share >= 1 - 1e-6  # rounding must not leave an image out
+        mine = torch.nonzero((draw >= low) & ((draw < low + share) | last)).flatten()
+        low += share
+        if not share or not len(mine):
+            continue
+        more = {"donors": images, "own": mine} if kind is _paste else {}
+        corrupted[mine], opacity[mine] = kind(images[mine], generator, **more)
     return corrupted, opacity
 
 
@@ -144,7 +191,8 @@ def _paste(
 
     step = (draw(0, 1) * len(donors)).long()  # 0: the image itself
     source = donors[(own + step) % len(donors)]
-    cx, cy = draw(0.04, 0.96), draw(0.04, 0.96)
+    right, below = _extent(images)
+    cx, cy = right * draw(0.04, 0.96), below * draw(0.04, 0.96)
     distance, angle = draw(0.03, 0.35), draw(0, 2 * math.pi)
     turn = draw(-1, 1) ** 3 * math.pi  # mostly small, sometimes any angle
     zoom = torch.exp(draw(-0.4, 0.4))
@@ -157,8 +205,8 @@ def _paste(
     from_y = cy + distance * torch.sin(angle)
     at = torch.stack(
         [
-            c * x - s * y + _fold(from_x)[:, None, None],
-            s * x + c * y + _fold(from_y)[:, None, None],
+            (c * x - s * y) / right + _fold(from_x / right)[:, None, None],
+            (s * x + c * y) / below + _fold(from_y / below)[:, None, None],
         ],
         dim=-1,
     )
@@ -187,7 +235,9 @@ def _stroke(
     def draw(low: float, high: float) -> Tensor:
         return (low + (high - low) * _uniform(count, generator, images))[:, None, None]
 
-    x, y = _centered(images, *(draw(0.1, 0.9).flatten() for _ in range(2)))
+    right, below = _extent(images)
+    cx, cy = draw(0.1, 0.9).flatten(), draw(0.1, 0.9).flatten()
+    x, y = _centered(images, right * cx, below * cy)
     angle, half = draw(0, math.pi), draw(*length) / 2
     u = torch.cos(angle) * x + torch.sin(angle) * y
     v = torch.cos(angle) * y - torch.sin(angle) * x
@@ -219,7 +269,8 @@ def _spot(
     def draw(low: float, high: float) -> Tensor:
         return low + (high - low) * _uniform(count, generator, images)
 
-    x, y = _centered(images, draw(0.05, 0.95), draw(0.05, 0.95))
+    right, below = _extent(images)
+    x, y = _centered(images, right * draw(0.05, 0.95), below * draw(0.05, 0.95))
     window = _outline(images, generator, x, y, size)
     field = _field(images, generator, 12)
     level = _at_center(field, x, y) - draw(0.05, 0.5)[:, None, None]
@@ -234,6 +285,61 @@ def _spot(
     layer += torch.where(inked, (1 - keep) * ink, shift)
     layer += (_field(images, generator, 40) * draw(0, 0.2)[:, None, None])[:, None]
     return torch.lerp(images, layer.clamp_(0, 1), shape[:, None]), shape
+
+
+def _bend(
+    images: Tensor,
+    generator: torch.Generator,
+    size: tuple[float, float] = (0.08, 0.4),
+    shift: tuple[float, float] = (0.015, 0.06),
+) -> Painted:
+    """Sample each pixel of a soft region from a place a little to one side."""
+    count = len(images)
+
+    def draw(low: float, high: float) -> Tensor:
+        return low + (high - low) * _uniform(count, generator, images)
+
+    right, below = _extent(images)
+    cx, cy = right * draw(0.04, 0.96), below * draw(0.04, 0.96)
+    x, y = _centered(images, cx, cy)
+    shape = _outline(images, generator, x, y, size)
+    angle, far = draw(0, 2 * math.pi), draw(*shift)
+    dx = (far * torch.cos(angle))[:, None, None] * shape
+    dy = (far * torch.sin(angle))[:, None, None] * shape
+    at = torch.stack(
+        [
+            (x + cx[:, None, None] - dx) / right,
+            (y + cy[:, None, None] - dy) / below,
+        ],
+        dim=-1,
+    )
+    moved = F.grid_sample(
+        images, 2 * at - 1, padding_mode="border", align_corners=False
+    )
+    return torch.where(shape[:, None] > 0, moved, images), shape
+
+
+def _wear(
+    images: Tensor, generator: torch.Generator, size: tuple[float, float] = (0.06, 0.35)
+) -> Painted:
+    """Inside a region, the image seen through cells of 1/40 to 1/12 of the side."""
+    count = len(images)
+    height, width = images.shape[-2:]
+
+    def draw(low: float, high: float) -> Tensor:
+        return (low + (high - low) * _uniform(count, generator, images))[:, None, None]
+
+    right, below = _extent(images)
+    cells = float(draw(12, 40)[0])
+    grid = max(1, round(cells * below)), max(1, round(cells * right))
+    grid = min(grid[0], height), min(grid[1], width)
+    coarse = F.adaptive_avg_pool2d(images, grid)
+    layer = F.interpolate(coarse, (height, width), mode="bilinear")
+    cx, cy = (right * draw(0.05, 0.95)).flatten(), (below * draw(0.05, 0.95)).flatten()
+    x, y = _centered(images, cx, cy)
+    shape = _outline(images, generator, x, y, size)
+    alpha = shape * draw(0.6, 1.0)
+    return torch.lerp(images, layer, alpha[:, None]), shape
 
 
 def _visible(
@@ -300,17 +406,21 @@ def _outline(
     return (0.5 - away / soft).clamp(0, 1)
 
 
-def _centered(images: Tensor, cx: Tensor, cy: Tensor) -> tuple[Tensor, Tensor]:
-    """Offsets from each image's own center, as shares of the side: `(B, H, W)`."""
+def _extent(images: Tensor) -> tuple[float, float]:
+    """Width and height in units of the shorter side: (1, 1) for a square."""
     height, width = images.shape[-2:]
-    rows = (
-        torch.arange(height, device=images.device, dtype=images.dtype) + 0.5
-    ) / height
-    columns = (
-        torch.arange(width, device=images.device, dtype=images.dtype) + 0.5
-    ) / width
-    x = columns[None, None, :] - cx[:, None, None]
-    y = rows[None, :, None] - cy[:, None, None]
+    side = min(height, width)
+    return width / side, height / side
+
+
+def _centered(images: Tensor, cx: Tensor, cy: Tensor) -> tuple[Tensor, Tensor]:
+    """Offsets from each image's own center, in shorter sides: `(B, H, W)`."""
+    height, width = images.shape[-2:]
+    side = min(height, width)
+    rows = torch.arange(height, device=images.device, dtype=images.dtype) + 0.5
+    columns = torch.arange(width, device=images.device, dtype=images.dtype) + 0.5
+    x = columns[None, None, :] / side - cx[:, None, None]
+    y = rows[None, :, None] / side - cy[:, None, None]
     return x.expand(-1, height, -1), y.expand(-1, -1, width)
 
 
@@ -328,8 +438,10 @@ def _at_center(field: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _field(images: Tensor, generator: torch.Generator, cells: int) -> Tensor:
-    """Smooth random field `(B, H, W)`, mean 0, spread about 0.7."""
-    lattice = _normal((len(images), 1, cells, cells), generator, images)
+    """Smooth random field `(B, H, W)`, mean 0, spread about 0.7, `cells` a side."""
+    right, below = _extent(images)
+    shape = (len(images), 1, round(cells * below), round(cells * right))
+    lattice = _normal(shape, generator, images)
     return F.interpolate(lattice, images.shape[-2:], mode="bicubic")[:, 0]
 
 
