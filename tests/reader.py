@@ -1,14 +1,15 @@
 """A reader of a demo: a window of the built book with a mouse, a keyboard and a finger.
 
-The fixture `visit_demo` opens one. Its tests skip without a fresh build of the book,
-unless EBMLIB_REQUIRE_BOOK=1, and without Chromium, see tests/browser.py.
+The fixture `browser` is headless Chromium, `visit_demo` opens a demo in it. Where
+Chromium, Playwright or a fresh build of the book is missing their tests skip, unless
+EBMLIB_REQUIRE_BOOK=1 says that they must run.
 """
 
 import importlib.util
+import shutil
 import threading
 from pathlib import Path
 
-import browser as chromium
 import pytest
 from test_built_book import HTML, REQUIRED, ROOT, VENDORED, stale
 
@@ -18,6 +19,11 @@ PAGES = {  # a page of the book with this demo
     "threshold": "notebooks/08_detect_with_energy.html",
     "watch": "notebooks/04_contrastive_divergence.html",
 }
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--disable-dev-shm-usage"),
+]
 EBM = "document.querySelector('.ebm-demo').ebm"  # what a demo lets be looked at
 LOOKS = """() => {
   let hash = 0;
@@ -37,6 +43,34 @@ def load_script(path: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def chromium() -> str | None:
+    """Where the browser is, if there is one."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def launch(playwright):
+    """This machine's browser, headless, with a fresh profile."""
+    return playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium."""
+    lacks = [] if chromium() else ["Chromium (apt-get install chromium)"]
+    if importlib.util.find_spec("playwright") is None:
+        lacks.append("Playwright (pip install playwright)")
+    if lacks and not REQUIRED:
+        pytest.skip(f"needs {' and '.join(lacks)}")
+    assert not lacks, f"this test may not be skipped here, and needs {lacks}"
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = launch(playwright)
+        yield running
+        running.close()
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +106,7 @@ class Reader:
     def __init__(self, browser, address: str, script: str = "", **options):
         options = {"viewport": {"width": 900, "height": 1000}} | options
         self.context = browser.new_context(**{"reduced_motion": "reduce"} | options)
-        self.context.set_default_timeout(chromium.SLOW)
+        self.context.set_default_timeout(120_000)  # a busy machine is slow, not broken
         self.page, self.problems = self.context.new_page(), []
         scheme, _, host = address.split("/")[:3]
         self.inside = ("data:", "blob:", f"{scheme}//{host}")
