@@ -9,8 +9,15 @@ import importlib
 import inspect
 import re
 import sys
+from pathlib import Path
 
 CHAPTERS: dict[int, str] = {}  # number -> page, filled when the book is read
+PAGES = Path(__file__).resolve().parents[1] / "api"
+MODULES = {
+    module
+    for page in PAGES.glob("*.md")
+    for module in re.findall(r"automodule:: (\S+)", page.read_text(encoding="utf-8"))
+}
 SECTION = re.compile(r"(Args|Arguments|Attributes|Raises|Returns|Yields|Notes?):$")
 CODE = re.compile(r"((?::\w+:|`)?`[^`]+``?)")  # `x`, ``x`` or :role:`x`
 EMPHASIS = re.compile(r"(?<![\w*])\*(?=\w)([^*\n]+?)(?<=\S)\*(?![\w*])")
@@ -94,7 +101,7 @@ def public_name(words: str, module: str) -> str | None:
     if found.__name__ in getattr(sys.modules.get(package), "__all__", ()):
         home = package  # documented where it is meant to be imported from
     full = f"{home}.{found.__qualname__}"
-    return full if home.startswith("ebmlib") and "._" not in full else None
+    return full if home in MODULES and "._" not in full else None
 
 
 def find_chapters(app) -> None:

@@ -1,26 +1,18 @@
 """What this book adds to Sphinx: vendored browser libraries, results, versions."""
 
-import json
 import subprocess
 import tomllib
-from collections import defaultdict
 from pathlib import Path
-from statistics import mean
 
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
+from ebmlib.results import gains_table, read_results, results_table
+
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = ["torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pillow",
          "safetensors", "torchvision", "jupyter-book", "nbval", "pytest"]  # fmt: skip
-COLUMNS = {
-    "image AUROC": "image_auroc",
-    "its interval": "image_auroc_interval",
-    "energy alone": "energy",
-    "pixel AUROC": "pixel_auroc",
-    "AU-PRO": "au_pro",
-}
 
 
 def use_vendored(app, config) -> None:
@@ -33,75 +25,6 @@ def use_vendored(app, config) -> None:
             "widget_setup.js": {},
             "vendor/html-manager/embed-amd.js": {},
         }
-
-
-def read_results(folder: Path) -> list[dict]:
-    """All runs in ``folder``: JSON files with a category, a method and metrics."""
-    runs = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(folder.rglob("*.json"))
-    ]
-    return [
-        run
-        for run in runs
-        if isinstance(run, dict) and {"category", "method", "metrics"} <= run.keys()
-    ]
-
-
-def cell(metrics: list[dict], key: str) -> str:
-    """One figure over all seeds: mean and range, or the widest interval."""
-    if key == "energy":
-        scores = [m.get("image_scores", {}).get("energy") for m in metrics]
-        return mean_and_range([s["image_auroc"] for s in scores if s])
-    found = [m[key] for m in metrics if key in m]
-    if not key.endswith("_interval"):
-        return mean_and_range(found)
-    if not found:
-        return "–"
-    return f"{min(low for low, _ in found):.3f}–{max(high for _, high in found):.3f}"
-
-
-def mean_and_range(values: list[float]) -> str:
-    """The mean, and the smallest and largest where they differ."""
-    if not values:
-        return "–"
-    spread = f" ({min(values):.3f}–{max(values):.3f})"
-    return f"{mean(values):.3f}" + (spread if min(values) < max(values) else "")
-
-
-def row(method: str, runs: list[dict]) -> str:
-    """One line of the table."""
-    metrics = [run["metrics"] for run in runs]
-    figures = " | ".join(cell(metrics, key) for key in COLUMNS.values())
-    seconds = [run["seconds"]["fit"] for run in runs if "seconds" in run]
-    time = f"{mean(seconds):.0f}" if seconds else "–"
-    return f"| {method.replace('_', ' ')} | {len(runs)} | {figures} | {time} |"
-
-
-def results_table(runs: list[dict]) -> list[str]:
-    """Markdown lines: one table per category, one row per method."""
-    if not runs:
-        return ["There are no results yet: the folder `results/` is empty."]
-    groups = defaultdict(lambda: defaultdict(list))
-    for run in runs:
-        title = f"{run['category']}, {run.get('image_size', '?')} px"
-        groups[title][run["method"]].append(run)
-    lines = []
-    for title, methods in sorted(groups.items()):
-        lines += [f"**{title}**", ""]
-        lines += [f"| method | seeds | {' | '.join(COLUMNS)} | fit, s |"]
-        lines += ["|---|--:|" + "--:|" * (len(COLUMNS) + 1)]
-        lines += [row(method, found) for method, found in sorted(methods.items())]
-        lines += [""]
-    machines = {describe(run["hardware"]) for run in runs if "hardware" in run}
-    return [*lines, f"Measured on {'; '.join(sorted(machines))}." if machines else ""]
-
-
-def describe(hardware: dict) -> str:
-    """A machine in words."""
-    gpu = hardware.get("gpu") or "no GPU"
-    cores, threads = hardware.get("cores", "?"), hardware.get("threads", "?")
-    return f"{hardware.get('machine', '?')}, {cores} cores, {threads} threads, {gpu}"
 
 
 def versions_table() -> list[str]:
@@ -153,6 +76,14 @@ class Results(Generated):
         return [*results_date(runs), "", *results_table(runs)]
 
 
+class Gains(Generated):
+    """``{gains-table}``: scores of the map against the energy, from results/."""
+
+    def lines(self) -> list[str]:
+        """The Markdown lines."""
+        return gains_table(read_results(ROOT / "results"))
+
+
 class Versions(Generated):
     """``{tested-versions}``: what requirements.txt pins."""
 
@@ -165,5 +96,6 @@ def setup(app) -> dict:
     """Register with Sphinx."""
     app.connect("config-inited", use_vendored, priority=400)
     app.add_directive("results-table", Results)
+    app.add_directive("gains-table", Gains)
     app.add_directive("tested-versions", Versions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
