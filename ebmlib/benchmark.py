@@ -1,7 +1,8 @@
-"""Measure detectors and trivial baselines the same way: categories x methods x seeds.
+"""Measure detectors and baselines the same way: categories x methods x seeds.
 
 One result is one JSON file, written whole or not at all; a second run of the same
-command skips what is there.  Chapter 12 and the status page read these files.
+command skips what is there. Chapter 12 and the status page read these files, through
+`ebmlib.results`. How the cells of a sweep run is the business of `ebmlib.sweep`.
 
     python -m ebmlib.benchmark --categories synthetic/nut --seeds 0 1 2
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import inspect
 import json
 import os
 import platform
@@ -17,56 +19,91 @@ import resource
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from torch import Tensor
 
-from ebmlib.baselines import (
-    MeanBrightness,
-    PatchKNN,
-    PCAReconstruction,
-    PerPixelGaussian,
-)
+from ebmlib.baselines import BASELINES
 from ebmlib.data import Category, load
+from ebmlib.data.mvtec_layout import LayoutError, categories_in
+from ebmlib.data.synthetic import CATEGORIES
 from ebmlib.detector import EnergyDetector
 from ebmlib.metrics import au_pro, bootstrap_interval, image_auroc, pixel_auroc
 from ebmlib.recipes import RECIPES
-from ebmlib.scoring import gradient_map, image_score, patch_map
+from ebmlib.scoring import image_score
+from ebmlib.sweep import Cell, sweep, watch_parent, write_result
 
-BASELINES: dict[str, Callable[[], Any]] = {
-    "brightness": MeanBrightness,
-    "per_pixel_gaussian": PerPixelGaussian,
-    "pca": PCAReconstruction,
-    "patch_knn": PatchKNN,
-}
 METHODS = (*BASELINES, *RECIPES)
+ALIGNED = {"yes": True, "no": False, "auto": None}
+
+# ------------------------------------------------------------------------ one result
 
 
-def run(category: Category, method: str, seed: int, **settings: Any) -> dict[str, Any]:
-    """Fit one method on a category's normal images and score its test images once.
+def fit(
+    method: str,
+    images: Tensor,
+    seed: int = 0,
+    *,
+    aligned: bool | None = None,
+    **settings: Any,
+) -> Any:
+    """Everything that is learned or chosen: it sees training images and nothing else.
 
     Args:
-        category: the images, already at the wanted size.
         method: a baseline's name or a recipe's.
+        images: the normal training images `(N, C, H, W)`.
         seed: of the fit; baselines without randomness ignore it.
-        **settings: options of `ebmlib.detector.EnergyDetector`.
+        aligned: does position mean something? None lets the detector decide, from the
+            training images, by `ebmlib.data.pose.choose_layout`.
+        **settings: options of `ebmlib.detector.EnergyDetector`; a baseline takes
+            those that it knows.
+
+    Raises:
+        ValueError: an unknown method.
+    """
+    if method in BASELINES:
+        options = accepted(method, {"seed": seed, **settings})
+        return BASELINES[method](**options).fit(images)
+    if method not in RECIPES:
+        raise ValueError(f"method must be one of {METHODS}, got {method!r}")
+    aligned = "auto" if aligned is None else aligned
+    size = images.shape[-1]
+    return EnergyDetector(method, size, seed=seed, aligned=aligned, **settings).fit(
+        images
+    )
+
+
+def accepted(method: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a method takes: all, or those that the baseline knows."""
+    if method not in BASELINES:
+        return settings
+    known = inspect.signature(BASELINES[method]).parameters
+    return {name: value for name, value in settings.items() if name in known}
+
+
+def run(
+    category: Category,
+    method: str,
+    seed: int = 0,
+    *,
+    aligned: bool | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Fit one method on a category's normal images and score its test images once.
+
+    Arguments as in `fit`.
 
     Returns:
         A JSON-able result: metrics with 95 % bootstrap intervals, the AUROC of every
-        image score, seconds, peak memory, versions, hardware.
+        image score, the scores of every test image, seconds, peak memory, versions,
+        hardware.
     """
-    size = category.train.shape[-1]
     start = time.perf_counter()
-    if method in BASELINES:
-        model, settings = BASELINES[method]().fit(category.train), {}
-    else:
-        settings = {"aligned": is_aligned(category.name), **settings}
-        model = EnergyDetector(method, size, seed=seed, **settings).fit(category.train)
+    model = fit(method, category.train, seed, aligned=aligned, **settings)
     fitted = time.perf_counter()
     scores, maps = image_scores(model, category.test), model.anomaly_map(category.test)
     done = time.perf_counter()
@@ -74,24 +111,34 @@ def run(category: Category, method: str, seed: int, **settings: Any) -> dict[str
         "category": category.name,
         "method": method,
         "seed": seed,
-        "image_size": size,
-        "settings": settings if method in BASELINES else model.settings(),
+        "image_size": category.train.shape[-1],
+        "settings": settings_of(model),
         "metrics": measure(scores, maps, category) | single_maps(model, category),
+        "images": {
+            "labels": category.labels.int().tolist(),
+            "kinds": category.kinds,
+            "scores": {name: _digits(values) for name, values in scores.items()},
+        },
+        "vanished_masks": len(category.notes),
         "seconds": {"fit": round(fitted - start, 1), "test": round(done - fitted, 1)},
-        "peak_memory_mb": round(_peak_memory_mb()),
+        "peak_memory_mb": round(peak_memory_mb()),
         "versions": versions(),
         "hardware": hardware(),
     }
 
 
-def is_aligned(name: str) -> bool:
-    """False for textures and for objects photographed in any direction.
+def settings_of(model: Any) -> dict[str, Any]:
+    """The constructor's arguments, with what `fit` chose for those left out."""
+    if isinstance(model, EnergyDetector):
+        return model.settings()
+    return {
+        name: getattr(model, name) for name in inspect.signature(type(model)).parameters
+    }
 
-    A property of the product, known before any image is scored.
-    """
-    turned = {"bolt", "screw", "hazelnut", "metal_nut"}
-    textures = {"weave", "carpet", "grid", "leather", "tile", "wood"}
-    return name.split("/")[-1] not in turned | textures
+
+def _digits(values: Tensor, digits: int = 6) -> list[float]:
+    """Six significant digits: enough for every rank, and small files."""
+    return [float(f"{value:.{digits}g}") for value in values.tolist()]
 
 
 def image_scores(model: Any, images: Tensor) -> dict[str, Tensor]:
@@ -125,9 +172,8 @@ def single_maps(model: Any, category: Category) -> dict[str, Any]:
     if not hasattr(getattr(model, "energy", None), "energy_map"):
         return {}
     result = {}
-    for name, build in (("gradient", gradient_map), ("patches", patch_map)):
-        images = category.test.to(model.device)
-        maps = build(model.energy, images, smoothing=model.smoothing)
+    for name in ("gradient", "patches"):
+        maps = model.raw_map(category.test, name)
         result[name] = {
             "image_auroc": round(image_auroc(image_score(maps), category.labels), 4),
             "pixel_auroc": round(pixel_auroc(maps, category.masks), 4),
@@ -142,13 +188,18 @@ def _with_interval(metric, labels, *arrays) -> tuple[float, list[float]]:
     return round(float(metric(*arrays)), 4), [round(low, 4), round(high, 4)]
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, libraries included.
+
+    A sweep gives every result a process of its own, so there it is that result's.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux: getrusage would include the process that started us
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (
-        peak
-        / (1 if sys.platform == "darwin" else 1024)
-        / 1024 ** (sys.platform == "darwin")
-    )
+    return peak / 1024 ** (2 if sys.platform == "darwin" else 1)
 
 
 def versions() -> dict[str, str]:
@@ -174,88 +225,218 @@ def hardware() -> dict[str, Any]:
     }
 
 
+# ------------------------------------------------------------------------ many results
+
+
 def result_path(folder: Path, category: str, method: str, seed: int, size: int) -> Path:
     """File of one result, such as `mvtec-bottle_contrast_128px_seed0.json`."""
     return folder / f"{category.replace('/', '-')}_{method}_{size}px_seed{seed}.json"
 
 
-def _cell(category, method, seed, size, root, folder, command, settings) -> str:
-    """Run one cell of the sweep and write its file, unless it is there already."""
-    path = result_path(folder, category, method, seed, size)
-    if path.exists():
-        _check_same_settings(path, settings)
-        return f"{path.name}: already there"
-    data = load(category, size=size, root=root)
-    result = {**run(data, method, seed, **settings), "command": command}
-    temporary = path.with_suffix(f".{os.getpid()}.part")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(temporary, path)
-    metrics = result["metrics"]
-    return f"{path.name}: " + "  ".join(
-        f"{k} {metrics[k]:.3f}" for k in ("image_auroc", "pixel_auroc", "au_pro")
-    )
+def expand(names: list[str], root: str | None) -> list[str]:
+    """Categories by name, each once; `mvtec/*` stands for all that `root` holds.
+
+    Raises:
+        ValueError: no root for `mvtec/*`, or no category there.
+    """
+    found = []
+    for name in names:
+        if name == "synthetic/*":
+            found += [f"synthetic/{one}" for one in CATEGORIES]
+        elif name == "mvtec/*":
+            if not root:
+                raise ValueError("mvtec/* needs --root or the variable MVTEC_ROOT")
+            if not Path(root).is_dir() or not categories_in(root):
+                raise LayoutError(
+                    f"{root}: no category here (a folder with train/good)"
+                )
+            found += [f"mvtec/{one}" for one in categories_in(root)]
+        else:
+            found.append(name)
+    return list(dict.fromkeys(found))
 
 
-def _check_same_settings(path: Path, settings: dict[str, Any]) -> None:
+def cells(options: argparse.Namespace, command: str) -> list[Cell]:
+    """One cell for every file that the command line asks for.
+
+    Raises:
+        ValueError: a file of that name was made with other settings.
+    """
+    root = options.root or os.environ.get("MVTEC_ROOT")
+    settings = {} if options.steps is None else {"steps": options.steps}
+    threads = options.threads
+    if threads is None and options.dask is None:
+        threads = max(1, joblib.cpu_count() // options.jobs)
+    made = []
+    for category in expand(options.categories, root):
+        for method in options.methods:
+            seeded = bool(accepted(method, {"seed": 0}))
+            for seed in options.seeds if seeded else options.seeds[:1]:
+                name = (category, method, seed, options.size)
+                path = result_path(options.out.resolve(), *name)
+                cell = {
+                    **dict(
+                        zip(("category", "method", "seed", "size"), name, strict=True)
+                    ),
+                    "settings": accepted(method, settings),
+                    "aligned": ALIGNED[options.aligned],
+                    "root": root and str(Path(root).resolve()),
+                    "threads": threads,
+                    "path": str(path),
+                    "command": command,
+                }
+                if path.exists():
+                    _check_same_settings(path, cell)
+                made.append(cell)
+    return made
+
+
+def _check_same_settings(path: Path, cell: Cell) -> None:
     """Refuse to pass off a result of other settings as the one asked for."""
-    made = json.loads(path.read_text())["settings"]
-    other = {k: made.get(k) for k, v in settings.items() if made.get(k) != v}
+    made, asked = json.loads(path.read_text())["settings"], dict(cell["settings"])
+    if cell["method"] in RECIPES and cell["aligned"] is not None:
+        asked["aligned"] = cell["aligned"]
+    other = {k: made.get(k) for k, v in asked.items() if made.get(k) != v}
     if other:
         raise ValueError(
-            f"{path} was made with {other}, not with {settings}; "
+            f"{path} was made with {other}, not with {asked}; "
             "choose another --out, or delete the file"
         )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the sweep that the command line asks for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ebmlib.benchmark", description=__doc__.split("\n")[0]
+def run_here(cell: Cell) -> str:
+    """Run one cell in this process and write its file; the line to print about it."""
+    if cell["threads"] is not None:
+        torch.set_num_threads(cell["threads"])
+    data = load(cell["category"], size=cell["size"], root=cell["root"])
+    result = run(
+        data, cell["method"], cell["seed"], aligned=cell["aligned"], **cell["settings"]
     )
-    parser.add_argument(
+    write_result(Path(cell["path"]), {**result, "command": cell["command"]})
+    metrics = result["metrics"]
+    names = ("image_auroc", "pixel_auroc", "au_pro")
+    figures = "  ".join(f"{name} {metrics[name]:.3f}" for name in names)
+    return f"{figures}  ({result['seconds']['fit']:.0f} s)"
+
+
+EXAMPLES = """
+what it does:
+  Every method learns from the normal training images of a category; its test images are
+  scored once, at the end. For every category, method and seed one file is written to
+  --out, such as mvtec-bottle_contrast_128px_seed0.json. It holds the metrics with 95 %
+  bootstrap intervals, the scores of every test image, settings, seconds, peak memory,
+  versions, hardware and this command. A method without randomness runs once.
+
+to resume:
+  Repeat the command. What is there is skipped; what was interrupted starts again; a
+  file made with other settings is refused. A failed result does not stop the others.
+
+examples:
+  one drawn category, every method, no files needed:
+    python -m ebmlib.benchmark --categories synthetic/nut
+  all fifteen categories of MVTec AD (or those that are there), three seeds:
+    python -m ebmlib.benchmark --categories 'mvtec/*' --root /data/mvtec_ad
+  your own images, laid out as in MVTec AD (/data/parts/castings/train/good, test/good,
+  test/<defect>, ground_truth/<defect>), one energy with the trivial rows beside it:
+    python -m ebmlib.benchmark --root /data/parts --categories mvtec/castings \\
+        --methods brightness per_pixel_gaussian pca contrast --size 256
+  the same on a Dask cluster, whose workers see the same folders:
+    dask scheduler                       # on one machine
+    dask worker tcp://HOST:8786          # on every machine
+    python -m ebmlib.benchmark --categories 'mvtec/*' --root /data/mvtec_ad \\
+        --dask tcp://HOST:8786
+
+methods:
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    names = {name: build.label for name, build in BASELINES.items()}
+    names |= {name: build.__doc__.split("\n")[0] for name, build in RECIPES.items()}
+    listed = "\n".join(f"  {name:<24}{label}" for name, label in names.items())
+    made = argparse.ArgumentParser(
+        prog="python -m ebmlib.benchmark",
+        description=__doc__.split("\n")[0],
+        epilog=EXAMPLES + listed,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = made.add_argument
+    add(
         "--categories",
         nargs="+",
         default=["synthetic/nut"],
-        help="such as synthetic/nut mvtec/bottle mvtec/screw",
+        metavar="NAME",
+        help="synthetic/NAME is drawn, mvtec/NAME is the folder NAME under --root; "
+        "'mvtec/*' and 'synthetic/*' are all of them (default: synthetic/nut)",
     )
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument(
-        "--size", type=int, default=128, help="side of images in pixels"
+    add(
+        "--methods",
+        nargs="+",
+        default=list(METHODS),
+        choices=METHODS,
+        metavar="NAME",
+        help="see below (default: all)",
     )
-    parser.add_argument("--steps", type=int, help="training steps, else the recipe's")
-    parser.add_argument("--root", help="folder of MVTec AD, else MVTEC_ROOT")
-    parser.add_argument("--out", type=Path, default=Path("results"))
-    parser.add_argument("--jobs", type=int, default=1, help="results at a time")
-    options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+    add(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[0, 1, 2],
+        metavar="N",
+        help="(default: 0 1 2)",
+    )
+    add("--size", type=int, default=128, help="side of images in px (default: 128)")
+    add("--steps", type=int, help="training steps (default: the method's own)")
+    add(
+        "--aligned",
+        choices=ALIGNED,
+        default="auto",
+        help="do objects always lie in the same place? auto asks the training images, "
+        "see ebmlib.data.alignment (default: auto)",
+    )
+    add("--root", help="folder of the categories (default: the variable MVTEC_ROOT)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("results"),
+        help="folder of the results (default: results)",
+    )
+    add("--jobs", type=int, default=1, help="results at a time (default: 1)")
+    add(
+        "--threads",
+        type=int,
+        help="CPU threads of each result; another number may change the last digits "
+        "(default: cores / jobs; on a cluster, what the worker's environment says)",
+    )
+    add("--dask", metavar="ADDRESS", help="run on the workers of this Dask scheduler")
+    add("--cell", help=argparse.SUPPRESS)  # one cell as JSON: what a sweep starts
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the sweep that the command line asks for; 1 if a result failed, else 0."""
+    options = parser().parse_args(arguments)
+    if options.cell is not None:
+        watch_parent()
+        print(run_here(json.loads(options.cell)))
+        return 0
     words = sys.argv[1:] if arguments is None else arguments
-    command = "python -m ebmlib.benchmark " + shlex.join(_without_root(words))
-    settings = {} if options.steps is None else {"steps": options.steps}
-    cells = (
-        delayed(_cell)(
-            category,
-            method,
-            seed,
-            options.size,
-            options.root,
-            options.out,
-            command,
-            {} if method in BASELINES else settings,
-        )
-        for category in options.categories
-        for method in options.methods
-        for seed in options.seeds
-        if method not in BASELINES or seed == options.seeds[0]
-    )
-    for line in Parallel(n_jobs=options.jobs, return_as="generator")(cells):
-        print(line, flush=True)
+    command = "python -m ebmlib.benchmark " + shlex.join(_without_folders(words))
+    asked = cells(options, command)
+    failed = 0
+    for outcome in sweep(asked, jobs=options.jobs, dask=options.dask):
+        print(outcome, flush=True)
+        failed += not outcome.ok
+    if failed:
+        print(f"{failed} of {len(asked)} failed; the same command tries them again")
+    return min(failed, 1)
 
 
-def _without_root(words: list[str]) -> list[str]:
-    """Leave the reader's own folder out of the recorded command."""
+def _without_folders(words: list[str]) -> list[str]:
+    """Leave the reader's own folders and machines out of the recorded command."""
     kept = list(words)
-    for flag in ("--root", "--out"):
+    for flag in ("--root", "--out", "--dask"):
         if flag in kept:
             at = kept.index(flag)
             del kept[at : at + 2]
@@ -263,4 +444,4 @@ def _without_root(words: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,315 @@
+"""Tables and figures from what `ebmlib.benchmark` wrote; nothing is typed (chapter 12).
+
+    for line in results_table(read_results("results")):
+        print(line)
+
+The trivial baselines stand in every table, measured or not, and a figure that does not
+beat the best of them is marked.
+"""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ebmlib import plotting
+from ebmlib.baselines import BASELINES, TRIVIAL
+
+Run = dict[str, Any]
+
+COLUMNS = {
+    "image AUROC": "image_auroc",
+    "its interval": "image_auroc_interval",
+    "energy alone": "energy",
+    "pixel AUROC": "pixel_auroc",
+    "AU-PRO": "au_pro",
+}
+MARK = "†"  # not above the best trivial row
+
+# ------------------------------------------------------------------------ reading
+
+
+def read_results(folder: str | Path) -> list[Run]:
+    """All runs in `folder`: JSON files with a category, a method and metrics."""
+    runs = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(Path(folder).rglob("*.json"))
+    ]
+    return [
+        run
+        for run in runs
+        if isinstance(run, dict) and {"category", "method", "metrics"} <= run.keys()
+    ]
+
+
+def grouped(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
+    """Title of a table (category and size) -> method -> its runs, one a seed.
+
+    Methods come in the order of tables: trivial baselines, the others, energies.
+    """
+    groups = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        title = f"{run['category']}, {run.get('image_size', '?')} px"
+        groups[title][run["method"]].append(run)
+    order = {name: place for place, name in enumerate(BASELINES)}
+    return {
+        title: dict(
+            sorted(methods.items(), key=lambda item: (order.get(item[0], 99), item[0]))
+        )
+        for title, methods in sorted(groups.items())
+    }
+
+
+def label(method: str) -> str:
+    """The honest name of a baseline; a recipe's own name."""
+    known = BASELINES.get(method)
+    return known.label if known else method.replace("_", " ")
+
+
+# ------------------------------------------------------------------------ tables
+
+
+def results_table(runs: list[Run]) -> list[str]:
+    """Markdown lines: one table per category and size, one row per method.
+
+    A figure is the mean over seeds, with the smallest and the largest; the interval is
+    the widest of the seeds. `MARK`: the mean is not above the best trivial row.
+    """
+    if not runs:
+        return ["There are no results yet: the folder `results/` is empty."]
+    lines = []
+    for title, methods in grouped(runs).items():
+        lines += [f"**{title}**", ""]
+        lines += [f"| method | seeds | {' | '.join(COLUMNS)} | fit, s |"]
+        lines += ["|---|--:|" + "--:|" * (len(COLUMNS) + 1)]
+        bars = {key: best_trivial(methods, key) for key in COLUMNS.values()}
+        lines += [
+            f"| {label(name)} | – |" + " not measured |" + " – |" * len(COLUMNS)
+            for name in TRIVIAL
+            if name not in methods
+        ]
+        lines += [row(method, found, bars) for method, found in methods.items()]
+        lines += [""]
+    lines += [f"{MARK} not above the best trivial row of this category.", ""]
+    machines = {describe(run["hardware"]) for run in runs if "hardware" in run}
+    return [*lines, f"Measured on {'; '.join(sorted(machines))}." if machines else ""]
+
+
+def row(method: str, runs: list[Run], bars: dict[str, float | None]) -> str:
+    """One line of the table."""
+    metrics = [run["metrics"] for run in runs]
+    figures = []
+    for key in COLUMNS.values():
+        values, bar = values_of(metrics, key), bars[key]
+        if key.endswith("_interval"):
+            figures.append(widest(metrics, key))
+        elif method not in TRIVIAL and values and bar is not None:
+            mark = "" if mean(values) > bar else f" {MARK}"
+            figures.append(mean_and_range(values) + mark)
+        else:
+            figures.append(mean_and_range(values))
+    seconds = [run["seconds"]["fit"] for run in runs if "seconds" in run]
+    time = f"{mean(seconds):.0f}" if seconds else "–"
+    return f"| {label(method)} | {len(runs)} | {' | '.join(figures)} | {time} |"
+
+
+def best_trivial(methods: dict[str, list[Run]], key: str) -> float | None:
+    """The largest mean that a trivial baseline reaches; None where none was measured.
+
+    The bar of the energy's own image AUROC is that of the image AUROC.
+    """
+    key = "image_auroc" if key == "energy" else key
+    if key.endswith("_interval"):
+        return None
+    found = [
+        mean(values)
+        for name in TRIVIAL
+        if (values := values_of([run["metrics"] for run in methods.get(name, [])], key))
+    ]
+    return max(found, default=None)
+
+
+def values_of(metrics: list[dict], key: str) -> list[float]:
+    """One figure of every seed; "energy" is the image AUROC of E(x) itself."""
+    if key == "energy":
+        scores = [m.get("image_scores", {}).get("energy") for m in metrics]
+        return [score["image_auroc"] for score in scores if score]
+    return [m[key] for m in metrics if key in m]
+
+
+def widest(metrics: list[dict], key: str) -> str:
+    """The widest interval of the seeds."""
+    found = values_of(metrics, key)
+    if not found:
+        return "–"
+    return f"{min(low for low, _ in found):.3f}–{max(high for _, high in found):.3f}"
+
+
+def mean_and_range(values: list[float]) -> str:
+    """The mean, and the smallest and largest where they differ."""
+    if not values:
+        return "–"
+    spread = f" ({min(values):.3f}–{max(values):.3f})"
+    return f"{mean(values):.3f}" + (spread if min(values) < max(values) else "")
+
+
+def describe(hardware: dict) -> str:
+    """A machine in words."""
+    gpu = hardware.get("gpu") or "no GPU"
+    cores, threads = hardware.get("cores", "?"), hardware.get("threads", "?")
+    return f"{hardware.get('machine', '?')}, {cores} cores, {threads} threads, {gpu}"
+
+
+# ------------------------------------------------------- the map against the energy
+
+
+class Gain(NamedTuple):
+    """Image AUROC of one score minus that of another, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
+
+def gain(
+    runs: list[Run], score: str = "score", base: str = "energy", n: int = 2000
+) -> Gain:
+    """AUROC(score) - AUROC(base), mean over seeds, with a paired bootstrap interval.
+
+    An AUROC is the share of pairs (defective i, normal j) that a score puts in the
+    right order, ties counting one half. So the difference is a mean over pairs too,
+
+        gain = mean_ij d_ij,   d_ij = mean over seeds of (order_ij - order'_ij),
+
+    and a resample of the test images, the same for all seeds and both scores, weights
+    its rows and columns. The interval tells of the choice of test images; classes keep
+    their sizes.
+
+    Args:
+        runs: of one category, size and method, one a seed, with the scores of images.
+        score: "score" is the one that a detector stands for.
+        base: the score to compare with.
+        n: resamples.
+
+    Raises:
+        ValueError: no runs, or one without these scores, or of other test images.
+    """
+    if not runs:
+        raise ValueError("gain needs at least one run")
+    labels = _images(runs[0], score, base)["labels"]
+    pairs = []
+    for run in runs:
+        images = _images(run, score, base)
+        if images["labels"] != labels:
+            raise ValueError("the runs differ in their test images")
+        better, other = (np.asarray(images["scores"][name]) for name in (score, base))
+        defective = np.asarray(labels, dtype=bool)
+        pairs.append(_order(better, defective) - _order(other, defective))
+    d = np.mean(pairs, axis=0)  # (defective, normal)
+    rng = np.random.default_rng(0)
+    rows, columns = (rng.multinomial(k, np.full(k, 1 / k), n) for k in d.shape)
+    resampled = ((rows @ d) * columns).sum(1) / d.size
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Gain(float(d.mean()), float(low), float(high))
+
+
+def _order(scores: NDArray, defective: NDArray) -> NDArray:
+    """(defective, normal): 1 where the defective image scores higher, 1/2 for a tie."""
+    difference = scores[defective][:, None] - scores[~defective][None]
+    return 0.5 * (np.sign(difference) + 1)
+
+
+def _images(run: Run, *names: str) -> dict[str, Any]:
+    images = run.get("images", {"scores": {}})
+    missing = sorted(set(names) - images["scores"].keys())
+    if missing:
+        raise ValueError(
+            f"{run['method']} on {run['category']}, seed {run.get('seed')}: no scores "
+            f"of images called {missing}; measure it again with ebmlib.benchmark"
+        )
+    return images
+
+
+def gains_table(runs: list[Run], base: str = "energy") -> list[str]:
+    """Markdown lines: what scores from the map gain over the energy, with intervals.
+
+    One row per category and energy; only runs that hold the scores of their images.
+    """
+    rows, names = [], []
+    for title, methods in grouped(runs).items():
+        for method, found in methods.items():
+            found = [r for r in found if base in r.get("images", {}).get("scores", {})]
+            if not found:
+                continue
+            scores = [
+                s for s in found[0]["images"]["scores"] if s not in ("score", base)
+            ]
+            names += [s for s in scores if s not in names]
+            values = values_of([run["metrics"] for run in found], "energy")
+            gains = {s: str(gain(found, s, base)) for s in scores}
+            head = (
+                f"| {title} | {label(method)} | {len(found)} | {mean_and_range(values)}"
+            )
+            rows.append((head, gains))
+    if not rows:
+        return ["No run holds the scores of its images yet."]
+    lines = [f"| category | method | seeds | {base} | " + " | ".join(names) + " |"]
+    lines += ["|---|---|--:|" + "--:|" * (len(names) + 1)]
+    return lines + [
+        " | ".join([head, *(gains.get(name, "–") for name in names)]) + " |"
+        for head, gains in rows
+    ]
+
+
+# ------------------------------------------------------------------------ figures
+
+
+def plot_results(runs: list[Run], metric: str = "image_auroc") -> Figure:
+    """One panel per category and size: every method's mean, seeds and interval.
+
+    Small marks are seeds; the line is the widest interval of the seeds; a dotted line
+    marks the best trivial row. Hollow marks are baselines.
+
+    Raises:
+        ValueError: no run has this metric.
+    """
+    groups = {
+        title: {
+            m: found for m, found in methods.items() if metric in found[0]["metrics"]
+        }
+        for title, methods in grouped(runs).items()
+    }
+    groups = {title: methods for title, methods in groups.items() if methods}
+    if not groups:
+        raise ValueError(f"no run has the metric {metric!r}")
+    height = sum(0.8 + 0.32 * len(methods) for methods in groups.values())
+    figure, axes = plotting._figure(len(groups), 1, size=(7.0, height))
+    for ax, (title, methods) in zip(axes[:, 0], groups.items(), strict=True):
+        for place, (method, found) in enumerate(methods.items()):
+            metrics = [run["metrics"] for run in found]
+            values = values_of(metrics, metric)
+            energy = method not in BASELINES
+            color = plotting.VERMILION if energy else plotting.BLUE
+            face = color if energy else plotting.PAPER
+            intervals = values_of(metrics, f"{metric}_interval")
+            if intervals:
+                low, high = min(a for a, _ in intervals), max(b for _, b in intervals)
+                ax.plot([low, high], [place, place], color=color, lw=1.5, ls="-")
+            ax.plot(values, [place] * len(values), "|", color=color, ms=9)
+            ax.plot(mean(values), place, "o", color=color, mfc=face, ms=7)
+        bar = best_trivial(methods, metric)
+        if bar is not None:
+            ax.axvline(bar, color=plotting.INK, ls=":", lw=1.2)
+        ax.set_yticks(range(len(methods)), [label(method) for method in methods])
+        ax.set(title=title, ylim=(len(methods) - 0.5, -0.5))
+    name = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
+    axes[-1, 0].set_xlabel(name.get(metric, "AU-PRO" if metric == "au_pro" else metric))
+    return figure

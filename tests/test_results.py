@@ -1,0 +1,143 @@
+"""Tables and figures say what the files say, trivial rows included."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ebmlib.baselines import BASELINES, TRIVIAL
+from ebmlib.metrics import bootstrap_interval, image_auroc
+from ebmlib.results import (
+    MARK,
+    gain,
+    gains_table,
+    plot_results,
+    read_results,
+    results_table,
+)
+
+
+def made(method="contrast", seed=0, auroc=0.9, category="mvtec/felt", **more):
+    """A run as the benchmark writes it, without its images."""
+    metrics = {
+        "image_auroc": auroc,
+        "image_auroc_interval": [auroc - 0.05, auroc + 0.02],
+        "pixel_auroc": 0.8,
+        "pixel_auroc_interval": [0.7, 0.9],
+        "au_pro": 0.6,
+        "au_pro_interval": [0.5, 0.7],
+    }
+    head = {"category": category, "method": method, "seed": seed, "image_size": 64}
+    return {**head, "metrics": metrics, "seconds": {"fit": 10 + seed}, **more}
+
+
+def scored(seed, shift=0.0, n=60):
+    """A run with images; `shift` separates the classes better by "max"."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], n // 2)
+    common = rng.normal(size=n) + labels
+    scores = {"energy": common, "max": common + shift * labels}
+    scores["score"] = scores["max"]
+    images = {
+        "labels": labels.tolist(),
+        "scores": {name: values.round(4).tolist() for name, values in scores.items()},
+    }
+    return made(seed=seed, images=images)
+
+
+def test_every_trivial_row_is_in_every_table_measured_or_not():
+    lines = results_table([made(), made("pca", auroc=0.7)])
+    for name in TRIVIAL:
+        (line,) = [x for x in lines if x.startswith(f"| {BASELINES[name].label} |")]
+        assert ("not measured" in line) == (name != "pca")
+
+
+def test_a_figure_that_does_not_beat_the_best_trivial_row_is_marked():
+    runs = [made("brightness", auroc=0.95), made("pca", auroc=0.7)]
+    for auroc, marked in ((0.94, True), (0.95, True), (0.96, False)):
+        lines = results_table([*runs, made(auroc=auroc)])
+        (line,) = [x for x in lines if x.startswith("| contrast |")]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[2] == f"{auroc:.3f}" + f" {MARK}" * marked
+        assert cells[5] == f"0.800 {MARK}"  # equal is not above
+
+
+def test_a_row_is_the_mean_the_range_and_the_widest_interval_of_its_seeds():
+    lines = results_table([made(seed=0, auroc=0.8), made(seed=2, auroc=0.9)])
+    expected = "| contrast | 2 | 0.850 (0.800–0.900) | 0.750–0.920 | – | 0.800 | 0.600 "
+    assert any(line.startswith(expected + "| 11 |") for line in lines)
+
+
+def test_baselines_stand_under_their_honest_names_and_in_one_order():
+    lines = results_table([made(name) for name in ("contrast", *reversed(BASELINES))])
+    rows = [x.split(" | ")[0].strip("| ") for x in lines if x.startswith("| ")][1:]
+    assert rows == [*(build.label for build in BASELINES.values()), "contrast"]
+
+
+def test_gain_is_the_difference_of_the_library_s_aurocs():
+    runs = [scored(seed, shift=0.8) for seed in range(3)]
+    expected = []
+    for run in runs:
+        scores, labels = run["images"]["scores"], np.array(run["images"]["labels"])
+        both = [image_auroc(np.array(scores[s]), labels) for s in ("max", "energy")]
+        expected.append(both[0] - both[1])
+    found = gain(runs, "max")
+    assert found.value == pytest.approx(np.mean(expected), abs=1e-12)
+    assert 0 < found.low < found.value < found.high
+    assert gain(runs) == found  # the detector's standing score is "max" here
+
+
+def test_gain_has_the_interval_of_the_plain_paired_bootstrap():
+    run = scored(0, shift=0.5)
+    labels = np.array(run["images"]["labels"])
+    best, base = (np.array(run["images"]["scores"][s]) for s in ("max", "energy"))
+
+    def difference(best, base, labels):
+        return image_auroc(best, labels) - image_auroc(base, labels)
+
+    plain = bootstrap_interval(difference, best, base, labels, n=2000, stratify=labels)
+    assert gain([run], "max")[1:] == pytest.approx(plain, abs=0.01)
+
+
+def test_gain_of_a_monotone_map_of_the_energy_is_nothing():
+    run = scored(1)
+    energy = np.array(run["images"]["scores"]["energy"])
+    run["images"]["scores"]["cubed"] = (energy**3).tolist()
+    assert gain([run], "cubed") == (0, 0, 0)
+
+
+def test_gain_says_what_is_missing():
+    with pytest.raises(ValueError, match="at least one run"):
+        gain([])
+    with pytest.raises(ValueError, match=r"contrast on mvtec/felt, seed 0: no scores"):
+        gain([made()])
+    other = scored(1)
+    other["images"]["labels"][0] = 1
+    with pytest.raises(ValueError, match="differ in their test images"):
+        gain([scored(0), other])
+
+
+def test_the_table_of_gains_has_one_row_per_energy_and_one_column_per_score():
+    lines = gains_table([scored(0, 0.5), scored(1, 0.5), made("pca"), made(seed=7)])
+    assert lines[0] == "| category | method | seeds | energy | max |"
+    assert lines[2].startswith("| mvtec/felt, 64 px | contrast | 2 | ")
+    assert lines[2].count("|") == lines[0].count("|") and len(lines) == 3
+    assert gains_table([made()]) == ["No run holds the scores of its images yet."]
+
+
+def test_files_that_are_no_runs_are_left_out(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(made()))
+    (tmp_path / "other.json").write_text(json.dumps({"seconds": 3}))
+    (tmp_path / "list.json").write_text("[1, 2]")
+    assert [run["method"] for run in read_results(tmp_path)] == ["contrast"]
+
+
+def test_the_figure_shows_every_method_once_and_the_best_trivial_row():
+    runs = [made("pca", auroc=0.7), made(seed=0), made(seed=1, auroc=0.8)]
+    (ax,) = plot_results(runs).axes
+    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert names == ["PCA reconstruction", "contrast"]
+    vertical = [line for line in ax.lines if line.get_linestyle() == ":"]
+    assert [line.get_xdata()[0] for line in vertical] == [0.7]
+    with pytest.raises(ValueError, match="no run has the metric 'aupimo'"):
+        plot_results(runs, "aupimo")
