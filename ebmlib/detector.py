@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from ebmlib import energy as energy_module
 from ebmlib.checkpoint import read_checkpoint, write_checkpoint
@@ -36,6 +37,7 @@ FORMAT = "ebmlib.detector"
 FORMAT_VERSION = 2  # 1 had no part frame
 SCORES = ("energy", "max", "top", "l2")
 MAPS = {"gradient": gradient_map, "patches": patch_map, "weighted": weighted_map}
+MOST_PIXELS = 2**15  # what the energy looks at; a larger view is averaged first
 SETTINGS = (
     *("method", "image_size", "score", "aligned", "map", "standardize", "smoothing"),
     *("steps", "false_alarm_rate", "holdout", "seed"),
@@ -59,9 +61,12 @@ class EnergyDetector:
     like, and sets the threshold on normal images that training never saw.
 
     Args:
-        method: the recipe in `ebmlib.recipes`: `"contrast"`,
+        method: the recipe in `ebmlib.recipes`: `"contrast"`, `"thorough_contrast"`,
             `"score_matching"` or `"contrastive_divergence"`.
-        image_size: side in pixels to which every image is resized.
+        image_size: side in pixels to which every image is resized. The energy looks at
+            2^15 pixels at most: a larger image is averaged over squares of `shrink`
+            pixels, unless a part frame is small enough. At 256 px a bottle that fills
+            the image is seen at 128 px, and a screw in its frame at full resolution.
         score: the image score. `"energy"` is E(x); `"max"`, `"top"` and
             `"l2"` summarize the standardized gradient map.
         aligned: True if objects always lie in the same place: position then carries
@@ -72,7 +77,8 @@ class EnergyDetector:
         map: "gradient", "patches" for the patch energies, or "weighted" for both, see
             `ebmlib.scoring`; by default the recipe's.
         standardize: mode of `ebmlib.scoring.MapStandardizer`, by default the recipe's.
-        smoothing: Gaussian width of the gradient map in px; by default the recipe's.
+        smoothing: Gaussian width of the gradient map in px that the energy sees; by
+            default the recipe's.
         steps: training steps; by default the recipe's.
         false_alarm_rate: share of normal images that may be flagged, in (0, 1).
         holdout: least share of the normal images kept from training for the threshold.
@@ -132,6 +138,7 @@ class EnergyDetector:
         self.standardizer: MapStandardizer | None = None
         self.layout_: Layout | None = None
         self.frame: PartFrame | None = None
+        self.shrink = 1
         self.energy: nn.Module | None = None
         self.threshold_: float | None = None
         self.held_out_: Tensor | None = None
@@ -155,6 +162,8 @@ class EnergyDetector:
         if self.aligned == "auto":
             self.layout_ = choose_layout(fitted)
             self.aligned, self.frame = self.layout_.aligned, self.layout_.frame
+        view = fitted if self.frame is None else self.frame.template
+        self.shrink = math.ceil(math.sqrt(math.prod(view.shape[-2:]) / MOST_PIXELS))
         fitted = self._straighten(fitted)[0]
         with torch.random.fork_rng(devices=[]):  # weights depend on the seed alone
             generator = torch.manual_seed(self.seed)
@@ -167,7 +176,7 @@ class EnergyDetector:
         self.steps = options["steps"]
         self.energy.eval().requires_grad_(False)
         if self.smoothing is None:
-            self.smoothing = recipe.smoothing * self.image_size
+            self.smoothing = recipe.smoothing * self.image_size / self.shrink
         self.map = self.map or recipe.map
         self.standardize = self.standardize or recipe.standardize
         self.standardizer = MapStandardizer(self.standardize, smoothing=self.smoothing)
@@ -223,6 +232,7 @@ class EnergyDetector:
             "energy": type(self.energy).__name__,
             "energy_config": self.energy.config(),
             "threshold": self.threshold_,
+            "shrink": self.shrink,
         }
         write_checkpoint(path, tensors, header, FORMAT)
 
@@ -258,6 +268,7 @@ class EnergyDetector:
         detector.standardizer.mean = tensors["map.mean"]
         detector.standardizer.std = tensors["map.std"]
         detector.threshold_ = header["threshold"]
+        detector.shrink = header.get("shrink", 1)
         return detector
 
     def _split(self, normals: Tensor) -> tuple[Tensor, Tensor]:
@@ -313,12 +324,18 @@ class EnergyDetector:
 
     def _straighten(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the energy sees: the images, or the parts in them laid straight."""
-        if self.frame is None:
-            return x, None
-        poses = self.frame.pose(x)
-        return self.frame.straighten(x, poses), poses
+        poses = None if self.frame is None else self.frame.pose(x)
+        view = x if self.frame is None else self.frame.straighten(x, poses)
+        if self.shrink > 1:
+            size = [side // self.shrink for side in view.shape[-2:]]
+            view = interpolate(view, size, mode="area")
+        return view, poses
 
     def _put_back(self, maps, poses, x: Tensor, outside: float) -> Tensor:
+        if self.shrink > 1:
+            view = x if self.frame is None else self.frame.template
+            size = view.shape[-2:]
+            maps = interpolate(maps[:, None], size, mode="bilinear")[:, 0]
         if poses is None:
             return maps
         return self.frame.put_back(maps, poses, x.shape[-2:], outside)

@@ -26,6 +26,7 @@ from torch import Tensor
 
 VISIBLE = 0.04  # smallest change of a channel that counts as changed
 SMALLEST = 0.0008  # a corruption covers at least this share of the image (and 3 pixels)
+SMALL = 0.05  # smallest diameter where only the largest is chosen
 TRIES = 4  # redraws before the corruption is strengthened instead
 
 Painted = tuple[Tensor, Tensor]  # corrupted images, opacity in [0, 1] (B, H, W)
@@ -39,12 +40,16 @@ def corrupt(
     generator: torch.Generator,
     again: float = 0.25,
     shares: tuple[float, ...] = SURFACE,
+    largest: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Corrupt each image by one of the kinds, some (share `again`) by two.
 
+    `shares` says how often each kind is drawn, `largest` bounds the diameters of
+    patches, spots, bent and worn regions (else each kind has its own bound).
+
     Raises:
-        ValueError: `images` is not `(B, C, H, W)`, `again` not in [0, 1], or `shares`
-            are not five numbers that add up to 1.
+        ValueError: `images` is not `(B, C, H, W)`, `again` not in [0, 1], `largest` not
+            in (0.1, 1], or `shares` are not five numbers that add up to 1.
         TypeError: `images` is not a floating-point tensor.
     """
     _check(images)
@@ -52,9 +57,11 @@ def corrupt(
         raise ValueError(f"again is a share in [0, 1], got {again}.")
     if len(shares) != 5 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise ValueError(f"shares are five numbers that add up to 1, got {shares}.")
+    if largest is not None and not 0.1 < largest <= 1:
+        raise ValueError(f"largest is a share of the side in (0.1, 1], got {largest}.")
 
     def paint(x: Tensor, g: torch.Generator) -> Painted:
-        return _any_kind(x, g, shares)
+        return _any_kind(x, g, shares, largest)
 
     corrupted, masks = _visible(paint, images, generator)
     chosen = torch.nonzero(_uniform(len(images), generator, images) < again).flatten()
@@ -67,8 +74,8 @@ def corrupt(
 
 
 def damage(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`corrupt`, with bent and worn parts among the kinds."""
-    return corrupt(images, generator, shares=STRUCTURE)
+    """`corrupt`, with bent and worn parts among the kinds, large ones, and more."""
+    return corrupt(images, generator, again=0.5, shares=STRUCTURE, largest=0.5)
 
 
 def cut_and_blend(
@@ -156,7 +163,10 @@ def worn_patches(
 
 
 def _any_kind(
-    images: Tensor, generator: torch.Generator, shares: tuple[float, ...] = SURFACE
+    images: Tensor,
+    generator: torch.Generator,
+    shares: tuple[float, ...],
+    largest: float | None,
 ) -> Painted:
     """Each image by a kind drawn with the weights `shares`."""
     draw = _uniform(len(images), generator, images)
@@ -169,6 +179,8 @@ def _any_kind(
         if not share or not len(mine):
             continue
         more = {"donors": images, "own": mine} if kind is _paste else {}
+        if largest is not None and kind is not _stroke:
+            more["size"] = (SMALL, largest)
         corrupted[mine], opacity[mine] = kind(images[mine], generator, **more)
     return corrupted, opacity
 

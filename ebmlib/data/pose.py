@@ -78,8 +78,8 @@ def explained_by_position(images: Tensor) -> float:
     center = images - images.mean((1, 2, 3), keepdim=True)
     scale = center.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
     x = center / scale
-    within = x.var(0, correction=0).mean()
-    return float(1 - within / x.var(correction=0).clamp_min(1e-12))
+    within = x.var(0).mean()  # unbiased: a mean of unrelated images explains nothing
+    return float(1 - within / x.var().clamp_min(1e-12))
 
 
 class PartFrame:
