@@ -7,7 +7,7 @@ from pathlib import Path
 from ebmbook import ROOT, Generated
 
 FENCED = re.compile(r"^```.*?^```", re.S | re.M)
-FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$]+\$", re.S)
+FORMULA = re.compile(r"\$\$.*?\$\$( *\([\w-]+\))?|\$[^$]+\$", re.S)
 MARKUP = re.compile(r"^:::.*$|^:\w[\w-]*:.*$|^\(.*\)=$|\{[\w:]+\}|\]\([^)]*\)", re.M)
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 

@@ -9,6 +9,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 REPAIRS = [
+    # Live code through a public server is switched off, but its loader is written,
+    # twice, which is an error in the browser.
+    (r"<script>const THEBE_JS_URL.*?</script>\s*", ""),
+    (r'<script[^>]*(?:src="[^"]*sphinx-thebe|x-thebe-config).*?</script>\s*', ""),
+    (r"<link[^>]*sphinx-thebe\.css[^>]*>\s*", ""),
     # Fonts asked for ahead of time with `crossorigin` are refused from a disk, loudly.
     # The style sheet asks again, and gets them.
     (r'<link rel="preload" as="font"[^>]*>\s*', ""),
