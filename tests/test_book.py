@@ -28,6 +28,7 @@ CHAPTERS = {
     "10_scores_from_the_gradient_map.ipynb",
     "11_measuring_honestly.ipynb",
     "13_when_ebms_fail.ipynb",
+    "14_ship_it.ipynb",
 }
 ALLOWED_TAGS = {
     "nbval-ignore-output",
