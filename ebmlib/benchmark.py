@@ -107,13 +107,18 @@ def run(
     fitted = time.perf_counter()
     scores, maps = image_scores(model, category.test), model.anomaly_map(category.test)
     done = time.perf_counter()
+    single = single_maps(model, category.test)
+    scores |= {f"{name}_max": image_score(one) for name, one in single.items()}
+    metrics = measure(scores, maps, category)
+    if single:
+        metrics["maps"] = {name: measure_map(m, category) for name, m in single.items()}
     return {
         "category": category.name,
         "method": method,
         "seed": seed,
         "image_size": category.train.shape[-1],
         "settings": settings_of(model),
-        "metrics": measure(scores, maps, category) | single_maps(model, category),
+        "metrics": metrics,
         "images": {
             "labels": category.labels.int().tolist(),
             "kinds": category.kinds,
@@ -167,19 +172,23 @@ def measure(
     return result
 
 
-def single_maps(model: Any, category: Category) -> dict[str, Any]:
-    """What the gradient map and the patch energies of a detector reach alone."""
+def single_maps(model: Any, images: Tensor) -> dict[str, Tensor]:
+    """The gradient map and the patch energies of a detector, each by itself.
+
+    Before standardization; `{}` for a model without patches.
+    """
     if not hasattr(getattr(model, "energy", None), "energy_map"):
         return {}
-    result = {}
-    for name in ("gradient", "patches"):
-        maps = model.raw_map(category.test, name)
-        result[name] = {
-            "image_auroc": round(image_auroc(image_score(maps), category.labels), 4),
-            "pixel_auroc": round(pixel_auroc(maps, category.masks), 4),
-            "au_pro": round(au_pro(maps, category.masks), 4),
-        }
-    return {"maps": result}
+    return {name: model.raw_map(images, name) for name in ("gradient", "patches")}
+
+
+def measure_map(maps: Tensor, category: Category) -> dict[str, float]:
+    """What a map reaches by itself; its maximum is the image score."""
+    return {
+        "image_auroc": round(image_auroc(image_score(maps), category.labels), 4),
+        "pixel_auroc": round(pixel_auroc(maps, category.masks), 4),
+        "au_pro": round(au_pro(maps, category.masks), 4),
+    }
 
 
 def _with_interval(metric, labels, *arrays) -> tuple[float, list[float]]:
@@ -393,7 +402,7 @@ def parser() -> argparse.ArgumentParser:
         choices=ALIGNED,
         default="auto",
         help="do objects always lie in the same place? auto asks the training images, "
-        "see ebmlib.data.alignment (default: auto)",
+        "see ebmlib.data.pose (default: auto)",
     )
     add("--root", help="folder of the categories (default: the variable MVTEC_ROOT)")
     add(

@@ -8,7 +8,6 @@ import torch
 
 from ebmlib import benchmark
 from ebmlib.data import load, synthetic
-from ebmlib.data.alignment import explained_by_position, is_aligned
 from ebmlib.metrics import au_pro, image_auroc
 from ebmlib.sweep import to_text
 
@@ -124,31 +123,6 @@ def test_the_fit_is_the_same_whatever_the_test_images_are(nut):
 
 
 # ------------------------------------------------------------------------ alignment
-
-
-def test_position_is_used_only_where_the_training_images_say_it_means_something():
-    found = {
-        name: is_aligned(load(f"synthetic/{name}", size=32, n_train=24).train)
-        for name in synthetic.CATEGORIES
-    }
-    assert found == {"nut": True, "weave": False, "bolt": False}
-
-
-def test_position_explains_all_of_one_image_and_nothing_of_unrelated_ones():
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(20, 3, 32, 32, generator=generator)
-    assert explained_by_position(noise) == pytest.approx(0, abs=0.01)
-    same = noise[:1].repeat(20, 1, 1, 1)
-    assert explained_by_position(same) == pytest.approx(1, abs=1e-4)
-    # Signal and noise of equal variance: position explains half.
-    half = 0.5 * noise[:1] + 0.5 * noise
-    assert explained_by_position(half[1:]) == pytest.approx(0.5, abs=0.03)
-    # Neither a lamp nor contrast is mistaken for a position, or hides one.
-    lamp = torch.linspace(0.5, 1, 20).view(-1, 1, 1, 1)
-    assert explained_by_position(lamp * noise) == pytest.approx(0, abs=0.01)
-    assert explained_by_position(lamp * same) == pytest.approx(1, abs=1e-4)
-    with pytest.raises(ValueError, match="at least two images"):
-        explained_by_position(noise[:1])
 
 
 def test_the_caller_may_overrule_the_training_images(nut):

@@ -35,6 +35,8 @@ def test_the_explained_share_is_one_for_copies_and_zero_for_noise():
     signal, grain = image[:, :1].var(), 1 / 12
     expected = float(signal / (signal + grain))
     assert explained_by_position(half) == pytest.approx(expected, abs=0.03)
+    with pytest.raises(ValueError, match="at least two images"):
+        explained_by_position(noise[:1])
 
 
 def test_exposure_does_not_change_the_explained_share(bolts):

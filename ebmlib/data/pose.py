@@ -13,8 +13,9 @@ The measure is the share of the pixels' variance that their position explains,
 
     R^2 = 1 - mean_p Var_n(x_np) / Var(x),
 
-with pixel p of the n-th training image, each image shifted and scaled to mean 0 and
-variance 1. It is 1 if all images are equal and 0 if positions say nothing.
+with pixel p of the n-th training image; each image is averaged down to 32 px, so that
+small movements do not count, and then shifted and scaled to mean 0 and variance 1. It is
+1 if all images are equal and 0 if positions say nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+COARSE = 32  # px of the shorter side at which R^2 is taken
 EXPLAINED = 0.5  # R^2 above which position counts as informative
 ELONGATED = 1.5  # ratio of a part's length to its width that defines a direction
 PLAIN = 0.9  # share of the border that must look like ground
@@ -74,10 +76,20 @@ def choose_layout(images: Tensor) -> Layout:
 
 
 def explained_by_position(images: Tensor) -> float:
-    """R^2 of `(N, C, H, W)`, see the module; at most 1."""
-    center = images - images.mean((1, 2, 3), keepdim=True)
-    scale = center.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
-    x = center / scale
+    """R^2 of `(N, C, H, W)`, see the module; at most 1, and 0 for unrelated images.
+
+    Raises:
+        ValueError: fewer than two images, or not of shape `(N, C, H, W)`.
+    """
+    if images.ndim != 4 or len(images) < 2:
+        raise ValueError(
+            f"need at least two images (N, C, H, W), got {tuple(images.shape)}"
+        )
+    scale = max(1.0, min(images.shape[-2:]) / COARSE)
+    size = [round(side / scale) for side in images.shape[-2:]]
+    x = F.interpolate(images, size, mode="area")
+    x = x - x.mean((1, 2, 3), keepdim=True)
+    x = x / x.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
     within = x.var(0).mean()  # unbiased: a mean of unrelated images explains nothing
     return float(1 - within / x.var().clamp_min(1e-12))
 
