@@ -261,7 +261,8 @@ def gains_table(runs: list[Run], base: str = "energy") -> list[str]:
             rows.append((head, gains))
     if not rows:
         return ["No run holds the scores of its images yet."]
-    lines = [f"| category | method | seeds | {base} | " + " | ".join(names) + " |"]
+    heads = [name.replace("_", " ") for name in names]
+    lines = [f"| category | method | seeds | {base} | {' | '.join(heads)} |"]
     lines += ["|---|---|--:|" + "--:|" * (len(names) + 1)]
     return lines + [
         " | ".join([head, *(gains.get(name, "–") for name in names)]) + " |"
