@@ -14,8 +14,8 @@ The measure is the share of the pixels' variance that their position explains,
     R^2 = 1 - mean_p Var_n(x_np) / Var(x),
 
 with pixel p of the n-th training image; each image is averaged down to 32 px, so that
-small movements do not count, and then shifted and scaled to mean 0 and variance 1. It is
-1 if all images are equal and 0 if positions say nothing.
+small movements do not count, and then shifted and scaled to mean 0 and variance 1. It
+is 1 if all images are equal and 0 if positions say nothing.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def choose_layout(images: Tensor) -> Layout:
     if plain < PLAIN or elongation < ELONGATED:
         return Layout(False, None, as_is, None)
     frame = PartFrame._of(images, found)
-    in_frame = explained_by_position(frame.straighten(images, frame.pose(images)))
+    poses = frame._way_round(images, torch.stack([part.pose for part in found]))
+    in_frame = explained_by_position(frame.straighten(images, poses))
     if in_frame < EXPLAINED:
         return Layout(False, None, as_is, in_frame)
     return Layout(True, frame, as_is, in_frame)
