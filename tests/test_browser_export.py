@@ -283,6 +283,15 @@ def test_the_data_have_not_changed_since(model, test_set):
     )
 
 
+def test_the_recipe_has_not_changed_since(model):
+    settings = browser.Settings(**model["settings"])
+    images = load(settings.category, size=settings.size, n_train=16, n_test=0)
+    losses = browser.trial(images.train, settings)
+    assert losses == pytest.approx(model["trial"], rel=1e-3), (
+        f"the exported network would be another one now; run: {model['command']}"
+    )
+
+
 def test_the_quality_on_the_page_is_true(model, energy, test_set):
     stated = model["quality"]
     scores = energy_score(energy, test_set.test)

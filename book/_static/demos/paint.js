@@ -68,7 +68,8 @@ EBM.demo("paint", (ui) => {
     Object.assign(state.result, { peak, shares: values.map((v) => (v - zero) / unit) });
     colors.textContent = name === "raw"
       ? "Black is 0, the brightest color this map's own maximum: a normal part has one too."
-      : `Black is the mean of normal parts, the brightest color ${Math.round(top)} standard `
+      : (name === "weighted" ? "The gradient, weighted by the energies of the patches. " : "")
+        + `Black is the mean of normal parts, the brightest color ${Math.round(top)} standard `
         + "deviations above it, on every part.";
     return peak;
   }
@@ -211,9 +212,8 @@ EBM.demo("paint", (ui) => {
   const blur = slider("Map smoothing", 0, widths.length - 1, 1, widths.indexOf(model.smoothing),
     { show: (k) => `${widths[k]} px`, onInput: show });
   const kind = ui.select({
-    label: "Map", value: "gradient", onChange: show, parent: controls,
-    options: [["gradient", "gradient, standardized"], ["raw", "gradient, raw"],
-      ["weighted", "gradient × patch energies"]],
+    label: "Gradient map", value: "weighted", onChange: show, parent: controls,
+    options: [["weighted", "weighted"], ["gradient", "standardized"], ["raw", "raw"]],
   });
   const few = (value) => value.toFixed(2);
   ui.note(`The network has ${model.parameters.toLocaleString("en")} weights and learned from `
@@ -221,8 +221,8 @@ EBM.demo("paint", (ui) => {
     + `${Math.round(100 * threshold.rate)} % of held-out normal parts above it. On the test images it `
     + `flags ${quality.found} of ${quality.defective} defects and ${quality.false_alarms} of `
     + `${quality.normal} normal parts; the image AUROC of the energy is ${few(quality.image_auroc[0])}, `
-    + `the AU-PRO of the gradient map ${few(quality.gradient.au_pro[0])} (times patch energies: `
-    + `${few(quality.weighted.au_pro[0])}). All is computed here, in your browser; nothing is sent.`);
+    + `the AU-PRO of the map ${few(quality.weighted.au_pro[0])} (of the gradient alone `
+    + `${few(quality.gradient.au_pro[0])}). All is computed here, in your browser; nothing is sent.`);
 
   ui.expose({ times, picture, network, state, settled: network.settled }); // for tests
   newPart();

@@ -58,7 +58,7 @@
     const value = (px) => x[0] + (px - left) / width * (x[1] - x[0]);
     const Y = (v) => top + height - (f(v) - f(y[0])) / (f(y[1]) - f(y[0])) * height;
     const xs = xTicks ?? ticks(x[0], x[1], Math.max(2, width / 55));
-    const ys = yTicks ?? (log ? decades(y[0], y[1], height / 18) : ticks(y[0], y[1], Math.max(2, height / 25)));
+    const ys = yTicks ?? (log ? decades(y[0], y[1], height / 18) : ticks(y[0], y[1], Math.max(3, height / 25)));
     g.save();
     g.font = `12px ${EBM.font}`;
     g.lineWidth = 1;

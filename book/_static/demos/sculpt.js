@@ -181,12 +181,13 @@ EBM.demo("sculpt", (ui) => {
       ["ring", "Ring"], ["wells", "Double well"]] });
   const background = ui.select({ label: "Background", parent: top, value: "energy",
     onChange: () => landscape.redraw(),
-    options: [["energy", "energy (bright = low)"], ["density", "density (bright = likely)"]] });
+    options: [["energy", "energy"], ["density", "density"]] });
   const startAt = ui.select({ label: "Particles start", parent: top, value: "everywhere",
     onChange: (v) => { state.start = v; newParticles(); },
     options: [["everywhere", "everywhere"], ["left", "in one point"]] });
   const panels = ui.group("panels");
-  const landscape = ui.canvas({ label: "Energy of two variables with particles", caption: "Energy and particles",
+  const landscape = ui.canvas({ label: "Energy of two variables with particles",
+    caption: "Particles (bright: low, or likely)",
     parent: panels, draw: (...on) => view.landscape(background.value, ...on), keys,
     grab: (x, y) => state.name === "sculpt" && nearest(x, y) >= 0, down: (x, y) => choose(nearest(x, y)),
     move: (x, y) => { const s = EBM.square(HALF, landscape.width); place(s.x(x), s.y(y)); },

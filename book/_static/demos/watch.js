@@ -91,7 +91,7 @@ EBM.demo("watch", (ui) => {
   }
 
   function drawVitals(side, g, w, h) {
-    const { colors } = ui, sides = state.same ? Object.keys(SIDES) : [side], part = h / 3;
+    const { colors } = ui, sides = state.same ? Object.keys(SIDES) : [side], part = h / 3, narrow = w < 240;
     const steps = Array.from({ length: run().steps }, (_, i) => i + 1), log = run()[side].log;
     const plot = (row, yLabel, y, curves, more = {}) => {
       const box = [46, row * part + 22, w - 64, part - (row === 2 ? 58 : 42)];
@@ -102,9 +102,10 @@ EBM.demo("watch", (ui) => {
       g.fillRect(axis.X(step()) - 1, axis.top, 2, axis.height);
       return axis;
     };
-    const energy = plot(0, "energy", range(sides, ["data", "chain"]),
+    const energy = plot(0, narrow ? "" : "energy", range(sides, ["data", "chain"]),
       [["data", colors.blue, []], ["chain", colors.vermilion, [5, 3]]]);
-    EBM.legend(g, colors, [["data", colors.blue], ["chains", colors.vermilion, [5, 3]]], energy.right - 140, 9);
+    const names = [["data", colors.blue], ["chains", colors.vermilion, [5, 3]]];
+    EBM.legend(g, colors, names, narrow ? 2 : energy.right - 140, 9);
     const gap = plot(1, "gap E(data) − E(chains)", range(sides, ["gap"]), [["gap", colors.green, []]]);
     EBM.line(g, gap, [0, run().steps], [0, 0], { color: colors.muted, width: 1, dash: [3, 3] });
     const ratios = sides.flatMap((name) => run()[name].log.ratio).filter((v) => v > 1e-4 && v < 1e9);
