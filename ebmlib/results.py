@@ -30,6 +30,7 @@ COLUMNS = {
     "AU-PRO": "au_pro",
 }
 MARK = "†"  # not above the best trivial row
+SHIPPED = Path(__file__).parent / "saved" / "results.json"
 
 # ------------------------------------------------------------------------ reading
 
@@ -45,6 +46,14 @@ def read_results(folder: str | Path) -> list[Run]:
         for run in runs
         if isinstance(run, dict) and {"category", "method", "metrics"} <= run.keys()
     ]
+
+
+def shipped_results() -> list[Run]:
+    """The runs on real images that come with the package, for readers of one chapter.
+
+    `tools/ship_results.py` writes them from the folder results/ of the repository.
+    """
+    return json.loads(SHIPPED.read_text(encoding="utf-8"))
 
 
 def grouped(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:

@@ -1,0 +1,30 @@
+"""Put the results on real images into the package: ``python tools/ship_results.py``.
+
+Chapter 12 shows them, also where it runs alone and results/ is out of reach. Run this
+after the benchmark, then the chapter; tests/test_shipped_results.py compares both.
+"""
+
+import json
+from pathlib import Path
+
+from ebmlib.results import SHIPPED, read_results
+
+ROOT = Path(__file__).resolve().parents[1]
+DROPPED = ("versions", "command", "curve", "vitals", "events")  # shown by no table
+
+
+def shipped() -> str:
+    """The text of the file: a JSON list with one run a line, real categories only."""
+    lines = []
+    for run in read_results(ROOT / "results"):
+        if not run["category"].startswith("mvtec/"):
+            continue
+        kept = {name: value for name, value in run.items() if name not in DROPPED}
+        if "energy" not in run.get("images", {}).get("scores", {}):
+            kept.pop("images", None)  # the scores of images are for comparing with E
+        lines.append(json.dumps(kept, separators=(",", ":"), sort_keys=True))
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+if __name__ == "__main__":
+    SHIPPED.write_text(shipped(), encoding="utf-8")
