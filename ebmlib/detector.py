@@ -20,6 +20,7 @@ from torch.nn.functional import interpolate
 
 from ebmlib import energy as energy_module
 from ebmlib.checkpoint import read_checkpoint, write_checkpoint
+from ebmlib.data.exposure import Exposure
 from ebmlib.data.images import Images, batches, images_to_tensor
 from ebmlib.data.pose import Layout, PartFrame, choose_layout
 from ebmlib.recipes import RECIPES
@@ -40,7 +41,7 @@ MAPS = {"gradient": gradient_map, "patches": patch_map, "weighted": weighted_map
 MOST_PIXELS = 2**15  # what the energy looks at; a larger view is averaged first
 SETTINGS = (
     *("method", "image_size", "score", "aligned", "map", "standardize", "smoothing"),
-    *("steps", "false_alarm_rate", "holdout", "seed"),
+    *("one_exposure", "steps", "false_alarm_rate", "holdout", "seed"),
 )
 
 
@@ -79,6 +80,8 @@ class EnergyDetector:
         standardize: mode of `ebmlib.scoring.MapStandardizer`, by default the recipe's.
         smoothing: Gaussian width of the gradient map in px that the energy sees; by
             default the recipe's.
+        one_exposure: bring every view to the mean and contrast of the training images
+            first, so that a lamp is not taken for a defect, see `ebmlib.data.exposure`.
         steps: training steps; by default the recipe's.
         false_alarm_rate: share of normal images that may be flagged, in (0, 1).
         holdout: least share of the normal images kept from training for the threshold.
@@ -107,6 +110,7 @@ class EnergyDetector:
         map: str | None = None,
         standardize: str | None = None,
         smoothing: float | None = None,
+        one_exposure: bool = True,
         steps: int | None = None,
         false_alarm_rate: float = 0.05,
         holdout: float = 0.1,
@@ -131,6 +135,7 @@ class EnergyDetector:
         self.aligned, self.steps, self.seed = aligned, steps, int(seed)
         self.map, self.standardize, self.smoothing = map, standardize, smoothing
         self.false_alarm_rate, self.holdout = false_alarm_rate, holdout
+        self.one_exposure = bool(one_exposure)
         self.device = choose_device(device)
         if map not in (None, *MAPS):
             raise ValueError(f"map must be one of {tuple(MAPS)}, got {map!r}")
@@ -139,6 +144,7 @@ class EnergyDetector:
         self.layout_: Layout | None = None
         self.frame: PartFrame | None = None
         self.shrink = 1
+        self.exposure: Exposure | None = None
         self.energy: nn.Module | None = None
         self.threshold_: float | None = None
         self.held_out_: Tensor | None = None
@@ -164,7 +170,11 @@ class EnergyDetector:
             self.aligned, self.frame = self.layout_.aligned, self.layout_.frame
         view = fitted if self.frame is None else self.frame.template
         self.shrink = math.ceil(math.sqrt(math.prod(view.shape[-2:]) / MOST_PIXELS))
-        fitted = self._straighten(fitted)[0]
+        self.exposure = None  # of an earlier fit
+        fitted = self._view(fitted)[0]
+        if self.one_exposure:
+            self.exposure = Exposure.of(fitted)
+            fitted = self.exposure(fitted)
         with torch.random.fork_rng(devices=[]):  # weights depend on the seed alone
             generator = torch.manual_seed(self.seed)
             steps = training.get("steps", self.steps)
@@ -233,6 +243,7 @@ class EnergyDetector:
             "energy_config": self.energy.config(),
             "threshold": self.threshold_,
             "shrink": self.shrink,
+            "exposure": self.exposure and [self.exposure.mean, self.exposure.std],
         }
         write_checkpoint(path, tensors, header, FORMAT)
 
@@ -269,6 +280,9 @@ class EnergyDetector:
         detector.standardizer.std = tensors["map.std"]
         detector.threshold_ = header["threshold"]
         detector.shrink = header.get("shrink", 1)
+        detector.one_exposure = bool(header.get("exposure"))
+        if detector.one_exposure:
+            detector.exposure = Exposure(*header["exposure"])
         return detector
 
     def _split(self, normals: Tensor) -> tuple[Tensor, Tensor]:
@@ -308,8 +322,8 @@ class EnergyDetector:
             raise ValueError(f"kind must be one of {tuple(MAPS)}, got {kind!r}")
         parts = []
         for x in self._batches(images):
-            straight, poses = self._straighten(x)
-            maps = self._raw_map(straight, kind)
+            view, poses = self._view(x)
+            maps = self._raw_map(view, kind)
             parts.append(self._put_back(maps, poses, x, outside=0.0))
         return torch.cat(parts)
 
@@ -322,14 +336,14 @@ class EnergyDetector:
             batch_size=batch_size,
         )
 
-    def _straighten(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the energy sees: the images, or the parts in them laid straight."""
+    def _view(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the energy sees, and the poses of the parts that were laid straight."""
         poses = None if self.frame is None else self.frame.pose(x)
         view = x if self.frame is None else self.frame.straighten(x, poses)
         if self.shrink > 1:
             size = [side // self.shrink for side in view.shape[-2:]]
             view = interpolate(view, size, mode="area")
-        return view, poses
+        return view if self.exposure is None else self.exposure(view), poses
 
     def _put_back(self, maps, poses, x: Tensor, outside: float) -> Tensor:
         if self.shrink > 1:
@@ -341,14 +355,14 @@ class EnergyDetector:
         return self.frame.put_back(maps, poses, x.shape[-2:], outside)
 
     def _energy(self, x: Tensor) -> Tensor:
-        return energy_score(self.energy, self._straighten(x)[0])
+        return energy_score(self.energy, self._view(x)[0])
 
-    def _raw_map(self, straight: Tensor, kind: str) -> Tensor:
-        return MAPS[kind](self.energy, straight, smoothing=self.smoothing)
+    def _raw_map(self, view: Tensor, kind: str) -> Tensor:
+        return MAPS[kind](self.energy, view, smoothing=self.smoothing)
 
     def _map(self, x: Tensor) -> Tensor:
-        straight, poses = self._straighten(x)
-        raw = self._raw_map(straight, self.map)
+        view, poses = self._view(x)
+        raw = self._raw_map(view, self.map)
         silent = float(self.standardizer(torch.zeros_like(raw[:1])).min())
         return self._put_back(self.standardizer(raw), poses, x, outside=silent)
 
