@@ -14,12 +14,6 @@ from ebmlib.saved import saved_detector
 
 LIMIT = 0.2  # of the standard deviation of the scores of normal images
 STEPS = {"contrastive_divergence": 10}
-UNSOLVED = {
-    "contrast": "the gradient of E(x / contrast) is divided by the contrast: 0.6",
-    "thorough_contrast": "as contrast",
-    "score_matching": "the energy sees the image as it is: 1.7",
-    "contrastive_divergence": "the energy sees the image as it is: 2.5",
-}
 
 
 def largest_shift(score, images) -> float:
@@ -48,16 +42,7 @@ def test_the_saved_detector_does_not_follow_the_lamp():
     assert largest_shift(detector.energy_score, normals) < LIMIT / 10
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(reason=UNSOLVED[name]) if name in UNSOLVED else (),
-        )
-        for name in RECIPES
-    ],
-)
+@pytest.mark.parametrize("method", RECIPES)
 def test_no_energy_follows_the_lamp(method, nut):
     steps = STEPS.get(method, 40)
     detector = benchmark.fit(method, nut.train, aligned=True, steps=steps)
