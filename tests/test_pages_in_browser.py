@@ -56,7 +56,7 @@ MEASURE = """async () => {
   };
 }"""
 
-FINDINGS = """async () => (await axe.run(document, {resultTypes: ["violations"]}))
+FINDINGS = """async () => (await axe.run({preload: false}))
   .violations.filter((v) => ["serious", "critical"].includes(v.impact))
   .flatMap((v) => v.nodes.map((n) => `${v.id}: ${n.html} ${n.any[0]?.message ?? ""}`))
 """
