@@ -300,7 +300,7 @@ def plot_results(runs: list[Run], metric: str = "image_auroc") -> Figure:
     groups = {title: methods for title, methods in groups.items() if methods}
     if not groups:
         raise ValueError(f"no run has the metric {metric!r}")
-    height = sum(0.8 + 0.32 * len(methods) for methods in groups.values())
+    height = sum(0.8 + 0.4 * len(methods) for methods in groups.values())
     figure, axes = plotting._figure(len(groups), 1, size=(7.0, height))
     for ax, (title, methods) in zip(axes[:, 0], groups.items(), strict=True):
         for place, (method, found) in enumerate(methods.items()):
@@ -318,8 +318,12 @@ def plot_results(runs: list[Run], metric: str = "image_auroc") -> Figure:
         bar = best_trivial(methods, metric)
         if bar is not None:
             ax.axvline(bar, color=plotting.INK, ls=":", lw=1.2)
-        ax.set_yticks(range(len(methods)), [label(method) for method in methods])
+        names = [label(method).replace(" (", "\n(") for method in methods]
+        ax.set_yticks(range(len(methods)), names, fontsize=9)
         ax.set(title=title, ylim=(len(methods) - 0.5, -0.5))
+    left = min(ax.get_xlim()[0] for ax in axes[:, 0])  # one scale for all panels
+    for ax in axes[:, 0]:
+        ax.set_xlim(left, 1.02)
     name = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
     axes[-1, 0].set_xlabel(name.get(metric, "AU-PRO" if metric == "au_pro" else metric))
     return figure

@@ -24,8 +24,8 @@ def tiny_cells(folder: Path) -> list[dict]:
 def numbers(folder: Path) -> dict[str, dict]:
     """What must not depend on who ran the cell: all but seconds and memory."""
     found = {}
-    for path in folder.iterdir():
-        result = json.loads(path.read_text())  # whole files only: no .part is left
+    for path in folder.glob("*.json"):
+        result = json.loads(path.read_text())  # whole: half a file is no JSON
         found[path.name] = {
             name: result[name] for name in ("settings", "metrics", "images", "seed")
         }
