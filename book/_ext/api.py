@@ -32,7 +32,7 @@ def convert(lines: list[str], module: str) -> list[str]:
         starts = None
         if line.startswith(".. "):
             starts, keep = [], True
-        elif line.startswith("|"):  # a table drawn in text
+        elif line.startswith("|") and (blank or keep):  # a table drawn in text
             starts, line = None if keep else ["::", ""], f"    {line}"
             keep = True
         elif line.startswith("    ") and blank and not section and not keep:
