@@ -70,7 +70,7 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-13-ratio", last_minus_first, "is not a step"),
         ("ex-13-ratio", lambda path, noise: 0.3, "for our path"),
         ("ex-13-ratio", lambda path, noise: path, "raised"),
-        ("ex-13-neighbors", neighbors(itself=True), "leave out the diagonal"),
+        ("ex-13-neighbors", neighbors(itself=True), "leave the diagonal out"),
         ("ex-13-neighbors", neighbors(inverse=True), "data over chains"),
         ("ex-13-neighbors", neighbors(power=2), "take the root"),
         ("ex-13-neighbors", all_pairs, "all pairs"),
