@@ -149,7 +149,10 @@ def test_docstrings_become_restructured_text():
         x <- x - step * dE/dx
 
     Args:
-        x: `(N, 3)`, |x| < 1."""
+        x: `(N, 3)`, |x| < 1.
+
+    Example:
+        langevin(energy, x)"""
     api.CHAPTERS[3] = "/notebooks/03_langevin_sampling"
     lines = [line.removeprefix("    ") for line in text.splitlines()]
     done = "\n".join(api.convert(lines, "ebmlib.langevin"))
@@ -158,6 +161,7 @@ def test_docstrings_become_restructured_text():
     assert ":doc:`3 </notebooks/03_langevin_sampling>` and 99" in done
     assert "::\n\n    x <- x - step * dE/dx" in done
     assert "``(N, 3)``" in done and r"\|x\| < 1" in done
+    assert "Example::\n\n    langevin(energy, x)" in done
 
 
 def test_the_chapters_are_counted():

@@ -201,6 +201,7 @@ def test_the_keyboard_alone_is_enough(browser, path):
         page.keyboard.press("Tab")
         assert "Skip to main content" in page.evaluate(focus)["name"]
         for _ in range(15):
+            page.wait_for_timeout(20)  # the skip link slides in
             found = page.evaluate(focus)
             assert found["seen"] and found["marked"], found
             page.keyboard.press("Tab")

@@ -32,6 +32,8 @@ def convert(lines: list[str], module: str) -> list[str]:
         starts = None
         if line.startswith(".. "):
             starts, keep = [], True
+        elif line in ("Example:", "Examples:"):
+            starts, line, keep = [f"{line}:"], "", True
         elif line.startswith("|") and (blank or keep):  # a table drawn in text
             starts, line = None if keep else ["::", ""], f"    {line}"
             keep = True
