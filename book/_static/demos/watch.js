@@ -138,12 +138,13 @@ EBM.demo("watch", (ui) => {
   const showData = ui.toggle({ label: "Show the data (green)", value: true, parent: buttons,
     onChange: (on) => { state.data = on; ui.redraw(); } });
   const panels = ui.group("panels"), samples = {}, readouts = {}, notes = {};
+  const aspect = window.matchMedia("(max-width: 480px)").matches ? 0.45 : 0.85; // of the curves
   for (const [side, title] of Object.entries(SIDES)) {
     const column = ui.group("column", title, panels);
     samples[side] = ui.canvas({ label: `${title}: samples`, caption: title, parent: column,
       draw: (...on) => drawSamples(side, ...on) });
     notes[side] = ui.note("", column);
-    ui.canvas({ label: `${title}: vital signs over the training steps`, parent: column, aspect: 0.85,
+    ui.canvas({ label: `${title}: vital signs over the training steps`, parent: column, aspect,
       draw: (...on) => drawVitals(side, ...on) });
     readouts[side] = ui.readouts({ data: "E(data)", chain: "E(chains)", gap: "gap",
       ratio: "drift to noise", apart: "distance to the true density" }, column);
