@@ -11,6 +11,7 @@ can call each of them as `objective(energy, batch, generator)`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,6 +23,8 @@ from torch import Tensor
 from ebmlib.energy import Energy, check_energy
 from ebmlib.langevin import ReplayBuffer, langevin
 
+MEASURED = 16  # calls in which the slope of a trained energy is measured
+UNTAUGHT = {"force_corrupted": 1.0, "force_normal": 0.0}  # those of a flat energy
 FAINT = 4e-5  # mean squared change of a corruption that still counts in full
 
 Corrupt = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
@@ -505,7 +508,10 @@ class NoiseContrastive:
     With `restoration` > 0 that many times the loss `restoration` is added, with the
     spring constant `stiffness`: the gradient then learns to point at what was done.
     That costs a second backward pass, and needs a network that already knows where the
-    damage is: the first `warmup` calls do without it.
+    damage is: the first `warmup` calls do without it. `stiffness=None` takes the
+    constant from the energy itself, which the contrast has made as steep as it likes:
+    the root of the mean |dE/dy|^2 over the mean |y - x|^2 in the `MEASURED` calls after
+    the warm-up. Only the direction and the evenness of the slope are then taught.
     `clean` is how many clean images stand beside the corrupted ones, as a share of the
     batch: corrupted images are mostly normal too, so fewer clean ones save time.
     """
@@ -517,10 +523,12 @@ class NoiseContrastive:
     refine_snr: float = 0.5
     refine_noise: float = 0.005
     restoration: float = 0.0
-    stiffness: float = 10.0
+    stiffness: float | None = 10.0
     clean: float = 1.0
     warmup: int = 0
     calls: int = field(default=0, init=False)
+    slopes: float = field(default=0.0, init=False)  # sums over the measured calls
+    pulls: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         _check_at_least_zero("restoration", self.restoration)
@@ -553,8 +561,7 @@ class NoiseContrastive:
             return noise_contrastive(energy, clean, negatives, masks, **options)
         if self.calls <= self.warmup:
             contrast = noise_contrastive(energy, clean, negatives, masks, **options)
-            untaught = {"force_corrupted": 1.0, "force_normal": 0.0}  # as if flat
-            return LossResult(contrast.loss, contrast.health | untaught)
+            return LossResult(contrast.loss, contrast.health | UNTAUGHT)
         x = torch.cat([clean, negatives]).requires_grad_()
         if masks is None:
             contrast = noise_contrastive(energy, clean, negatives, **options)
@@ -563,17 +570,24 @@ class NoiseContrastive:
             logits = energy.logits(x)  # (C + B, h, w)
             slope = _gradient(F.softplus(logits).sum(), x)
             contrast = _contrast_logits(logits, masks, **options)
-        force = _compare_forces(slope, batch, negatives, self.stiffness)
+        if self.stiffness is None and self.calls <= self.warmup + MEASURED:
+            self.slopes += _squares(slope[-len(batch) :]).mean().item()
+            self.pulls += _squares(negatives - batch).mean().item()
+            return LossResult(contrast.loss, contrast.health | UNTAUGHT)
+        stiffness = self.stiffness or math.sqrt(max(self.slopes, 1e-6) / self.pulls)
+        force = _compare_forces(slope, batch, negatives, stiffness)
         loss = contrast.loss + self.restoration * force.loss
         return LossResult(loss, contrast.health | force.health)
 
     def state_dict(self) -> dict:
-        """What a resumed run needs: how far the warm-up has come."""
-        return {"calls": torch.tensor(self.calls)}
+        """What a resumed run needs: how far the warm-up has come, and what it found."""
+        found = torch.tensor([self.slopes, self.pulls], dtype=torch.float64)
+        return {"calls": torch.tensor(self.calls), "found": found}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on with the warm-up where it stopped."""
         self.calls = int(state["calls"])
+        self.slopes, self.pulls = state["found"].tolist()
 
 
 # --- checks -------------------------------------------------------------------------
