@@ -6,6 +6,7 @@ import torch
 from ebmlib.data.corruption import corrupt
 from ebmlib.energy import ConvEnergy, PatchEnergy
 from ebmlib.losses import (
+    MEASURED,
     NoiseContrastive,
     denoising_score_matching,
     noise_contrastive,
@@ -163,3 +164,40 @@ def test_the_warm_up_is_plain_contrast_and_is_remembered():
     for copy in (objective, resumed):
         assert copy(energy, x, generator(1)).loss == plain.loss  # the second call
         assert copy(energy, x, generator(1)).loss > plain.loss  # the third
+
+
+class Spring:
+    """A spring to gray with its logits: |y - 1/2|^2 times 3, so its slope is known."""
+
+    def __init__(self, factor):
+        self.factor = torch.tensor(float(factor), requires_grad=True)
+
+    def __call__(self, y):
+        return 3 * self.factor * (y - 0.5).square().flatten(1).sum(1)
+
+
+def test_the_measured_constant_is_that_of_the_energy_itself():
+    x = torch.full((4, 1, 16, 16), 0.5)
+    plain = NoiseContrastive(corrupt)
+    measured = NoiseContrastive(corrupt, restoration=2.0, stiffness=None)
+    energy = Spring(1.0)  # dE/dy = 6 (y - x): a restoring force with constant 6
+    for k in range(MEASURED):
+        loss = measured(energy, x, generator(k)).loss
+        assert loss == plain(energy, x, generator(k)).loss
+    assert measured.slopes / measured.pulls == pytest.approx(36, rel=1e-5)
+    taught = measured(energy, x, generator(99))
+    assert taught.health["force_corrupted"] == pytest.approx(0, abs=1e-9)
+    # The constant stays where it was measured: a flatter energy is now pulled back.
+    flat = measured(Spring(0.5), x, generator(99)).health["force_corrupted"]
+    assert flat == pytest.approx(0.25, rel=1e-5)
+
+
+def test_a_resumed_objective_goes_on_with_the_constant_it_measured():
+    x = torch.full((4, 1, 16, 16), 0.5)
+    first = NoiseContrastive(corrupt, restoration=1.0, stiffness=None, warmup=2)
+    for k in range(2 + MEASURED):
+        first(Spring(1.0), x, generator(k))
+    second = NoiseContrastive(corrupt, restoration=1.0, stiffness=None, warmup=2)
+    second.load_state_dict(first.state_dict())
+    losses = [one(Spring(0.8), x, generator(7)).loss for one in (first, second)]
+    assert losses[0] == losses[1]
