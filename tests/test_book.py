@@ -27,6 +27,7 @@ CHAPTERS = {
     "09_localize_with_gradients.ipynb",
     "10_scores_from_the_gradient_map.ipynb",
     "11_measuring_honestly.ipynb",
+    "12_mvtec_ad_case_study.ipynb",
     "13_when_ebms_fail.ipynb",
     "14_ship_it.ipynb",
 }
