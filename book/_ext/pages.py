@@ -25,6 +25,12 @@ REPAIRS = [
         r'<summary>(<span class="toctree-toggle")',
         r'<summary aria-label="Pages below">\1',
     ),
+    # A wide table scrolls sideways, so the keyboard must be able to reach it.
+    (
+        r'<div class="pst-scrollable-table-container">',
+        '<div class="pst-scrollable-table-container" tabindex="0" role="group" '
+        'aria-label="Table; scrolls sideways if it is wide">',
+    ),
     # A parameter a line: Sphinx writes a list of definitions without terms.
     (
         r"<dl>\s*((?:<dd>(?:(?!</dd>).)*</dd>\s*)+)</dl>",
