@@ -91,11 +91,12 @@ def run(
     seed: int = 0,
     *,
     aligned: bool | None = None,
+    save: Path | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Fit one method on a category's normal images and score its test images once.
 
-    Arguments as in `fit`.
+    Arguments as in `fit`; a detector is kept as the file `save`, if that is given.
 
     Returns:
         A JSON-able result: metrics with 95 % bootstrap intervals, the AUROC of every
@@ -105,6 +106,9 @@ def run(
     start = time.perf_counter()
     model = fit(method, category.train, seed, aligned=aligned, **settings)
     fitted = time.perf_counter()
+    if save is not None and isinstance(model, EnergyDetector):
+        save.parent.mkdir(parents=True, exist_ok=True)
+        model.save(save)
     scores, maps = image_scores(model, category.test), model.anomaly_map(category.test)
     done = time.perf_counter()
     single = single_maps(model, category.test)
@@ -273,6 +277,7 @@ def cells(options: argparse.Namespace, command: str) -> list[Cell]:
     """
     root = options.root or os.environ.get("MVTEC_ROOT")
     settings = {} if options.steps is None else {"steps": options.steps}
+    save = options.save and options.save.resolve()
     threads = options.threads
     if threads is None and options.dask is None:
         threads = max(1, joblib.cpu_count() // options.jobs)
@@ -292,6 +297,7 @@ def cells(options: argparse.Namespace, command: str) -> list[Cell]:
                     "root": root and str(Path(root).resolve()),
                     "threads": threads,
                     "path": str(path),
+                    "save": save and str(save / f"{path.stem}.safetensors"),
                     "command": command,
                 }
                 if path.exists():
@@ -319,7 +325,12 @@ def run_here(cell: Cell) -> str:
         torch.set_num_threads(cell["threads"])
     data = load(cell["category"], size=cell["size"], root=cell["root"])
     result = run(
-        data, cell["method"], cell["seed"], aligned=cell["aligned"], **cell["settings"]
+        data,
+        cell["method"],
+        cell["seed"],
+        aligned=cell["aligned"],
+        save=cell["save"] and Path(cell["save"]),
+        **cell["settings"],
     )
     write_result(Path(cell["path"]), {**result, "command": cell["command"]})
     metrics = result["metrics"]
@@ -411,6 +422,12 @@ def parser() -> argparse.ArgumentParser:
         default=Path("results"),
         help="folder of the results (default: results)",
     )
+    add(
+        "--save",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the fitted detectors here too, for EnergyDetector.load",
+    )
     add("--jobs", type=int, default=1, help="results at a time (default: 1)")
     add(
         "--threads",
@@ -445,7 +462,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _without_folders(words: list[str]) -> list[str]:
     """Leave the reader's own folders and machines out of the recorded command."""
     kept = list(words)
-    for flag in ("--root", "--out", "--dask"):
+    for flag in ("--root", "--out", "--save", "--dask"):
         if flag in kept:
             at = kept.index(flag)
             del kept[at : at + 2]

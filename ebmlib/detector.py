@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ebmlib import energy as energy_module
 from ebmlib.checkpoint import read_checkpoint, write_checkpoint
 from ebmlib.data.exposure import Exposure
 from ebmlib.data.images import Images, batches, images_to_tensor
 from ebmlib.data.pose import Layout, PartFrame, choose_layout
+from ebmlib.experts import build_energy
 from ebmlib.recipes import RECIPES
 from ebmlib.scoring import (
     MapStandardizer,
@@ -37,7 +38,12 @@ from ebmlib.training import TrainingLog, choose_device, train
 FORMAT = "ebmlib.detector"
 FORMAT_VERSION = 2  # 1 had no part frame
 SCORES = ("energy", "max", "top", "l2")
-MAPS = {"gradient": gradient_map, "patches": patch_map, "weighted": weighted_map}
+MAPS = {
+    "gradient": gradient_map,
+    "patches": patch_map,
+    "weighted": weighted_map,
+    "compressed": partial(weighted_map, compress=True),
+}
 MOST_PIXELS = 2**15  # what the energy looks at; a larger view is averaged first
 SETTINGS = (
     *("method", "image_size", "score", "aligned", "map", "standardize", "smoothing"),
@@ -62,8 +68,9 @@ class EnergyDetector:
     like, and sets the threshold on normal images that training never saw.
 
     Args:
-        method: the recipe in `ebmlib.recipes`: `"contrast"`, `"thorough_contrast"`,
-            `"score_matching"` or `"contrastive_divergence"`.
+        method: the recipe in `ebmlib.recipes`: `"contrast"`, `"experts"`,
+            `"thorough_contrast"`, `"thorough_experts"`, `"score_matching"` or
+            `"contrastive_divergence"`.
         image_size: side in pixels to which every image is resized. The energy looks at
             2^15 pixels at most: a larger image is averaged over squares of `shrink`
             pixels, unless a part frame is small enough. At 256 px a bottle that fills
@@ -75,8 +82,9 @@ class EnergyDetector:
             "auto" reads it from the training images, and lays straight a part that
             lies in any direction, see `ebmlib.data.pose`; what lies outside the part's
             frame is then not inspected.
-        map: "gradient", "patches" for the patch energies, or "weighted" for both, see
-            `ebmlib.scoring`; by default the recipe's.
+        map: "gradient", "patches" for the patch energies, "weighted" for both, or
+            "compressed" for both with log(1 + e_p), see `ebmlib.scoring`; by default
+            the recipe's.
         standardize: mode of `ebmlib.scoring.MapStandardizer`, by default the recipe's.
         smoothing: Gaussian width of the gradient map in px that the energy sees; by
             default the recipe's.
@@ -184,6 +192,8 @@ class EnergyDetector:
         options |= training
         self.log_ = train(self.energy, fitted, recipe.objective, **options)
         self.steps = options["steps"]
+        if recipe.finish is not None:
+            self.energy = recipe.finish(self.energy, fitted)
         self.energy.eval().requires_grad_(False)
         if self.smoothing is None:
             self.smoothing = recipe.smoothing * self.image_size / self.shrink
@@ -263,11 +273,10 @@ class EnergyDetector:
                 f"version of ebmlib reads formats 1 to {FORMAT_VERSION}"
             )
         detector = cls(**header["settings"], device=device)
-        kinds = {"ConvEnergy", "PatchEnergy"}
-        if header["energy"] not in kinds:
-            raise ValueError(f"{path} names an unknown energy {header['energy']!r}")
-        build = getattr(energy_module, header["energy"])
-        energy = build(**header["energy_config"])
+        try:
+            energy = build_energy(header["energy"], header["energy_config"])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         weights = {k[7:]: v for k, v in tensors.items() if k.startswith("energy.")}
         energy.load_state_dict(weights)
         detector.energy = energy.to(detector.device).eval().requires_grad_(False)

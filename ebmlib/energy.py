@@ -359,7 +359,7 @@ class PatchEnergy(nn.Module):
         """f_p, positive where a patch looks abnormal: (B, C, H, W) -> (B, h, w)."""
         _check_images(x, self.channels, 2 * self.stride)
         h = _standardize(x) if self.normalize else 2 * x - 1
-        h = _opponent(h) if self.channels == 3 else h
+        h = opponent(h) if self.channels == 3 else h
         if self.coordinates:
             h = torch.cat((h, _positions(h)), dim=1)  # (B, C + 2, H, W)
         for i, down in enumerate(self.downs):
@@ -526,15 +526,16 @@ def _standardize(x: Tensor, eps: float = 1e-4) -> Tensor:
     return center / (center.square().mean((1, 2, 3), keepdim=True) + eps).sqrt()
 
 
-def _opponent(x: Tensor) -> Tensor:
-    """RGB to (R+G+B)/sqrt(3), CHROMA (R-G)/sqrt(2), CHROMA (2B-R-G)/sqrt(6).
+def opponent(x: Tensor, gain: float = CHROMA) -> Tensor:
+    """RGB to (R+G+B)/sqrt(3), gain (R-G)/sqrt(2), gain (2B-R-G)/sqrt(6).
 
     The three axes are orthonormal: with a gain of 1 this is a mere rotation.
+    `(B, 3, H, W)` to the same shape.
     """
     r, g, b = x.unbind(1)  # (B, H, W) each
     luminance = (r + g + b) / math.sqrt(3)
-    red_green = CHROMA / math.sqrt(2) * (r - g)
-    blue_yellow = CHROMA / math.sqrt(6) * (2 * b - r - g)
+    red_green = gain / math.sqrt(2) * (r - g)
+    blue_yellow = gain / math.sqrt(6) * (2 * b - r - g)
     return torch.stack((luminance, red_green, blue_yellow), dim=1)
 
 

@@ -8,7 +8,7 @@ builds `contrast`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ebmlib.data.augmentation import Augment
 from ebmlib.data.corruption import corrupt, damage
 from ebmlib.energy import ConvEnergy, PatchEnergy
+from ebmlib.experts import ProductOfExperts
 from ebmlib.langevin import ReplayBuffer, corrupted_images, langevin
 from ebmlib.losses import (
     DenoisingScoreMatching,
@@ -38,8 +39,10 @@ class Recipe:
         objective: what `training.train` calls, see `ebmlib.losses`.
         standardize: mode of `scoring.MapStandardizer`.
         smoothing: Gaussian width of the gradient map, as a share of the image's side.
-        map: "gradient", or "weighted" for `scoring.weighted_map`.
+        map: "gradient", "weighted" or "compressed", see `scoring.weighted_map`.
         training: options of `training.train`.
+        finish: what is made of the trained energy and the normal images, such as a
+            product with a second expert; None leaves it as it is.
     """
 
     energy: nn.Module
@@ -48,6 +51,7 @@ class Recipe:
     smoothing: float
     training: dict[str, Any] = field(default_factory=dict)
     map: str = "gradient"
+    finish: Callable[[nn.Module, Tensor], nn.Module] | None = None
 
 
 def contrast(
@@ -79,6 +83,32 @@ def thorough_contrast(
         damage, restoration=0.3, stiffness=None, clean=0.5, warmup=steps * 5 // 6
     )
     return _contrast(images, aligned, objective, steps)
+
+
+def experts(
+    images: Tensor, aligned: bool, generator: torch.Generator, steps: int | None = None
+) -> Recipe:
+    """`contrast`, then a Gaussian expert for every patch beside it.
+
+    The network knows what damage looks like, the Gaussian patches what each place of a
+    normal part looks like; see `ebmlib.experts`. The second takes a few seconds.
+    """
+    return _beside_gaussians(contrast(images, aligned, generator, steps), aligned)
+
+
+def thorough_experts(
+    images: Tensor, aligned: bool, generator: torch.Generator, steps: int | None = None
+) -> Recipe:
+    """`thorough_contrast`, then a Gaussian expert for every patch beside it."""
+    recipe = thorough_contrast(images, aligned, generator, steps)
+    return _beside_gaussians(recipe, aligned)
+
+
+def _beside_gaussians(recipe: Recipe, aligned: bool) -> Recipe:
+    def finish(energy: nn.Module, normals: Tensor) -> nn.Module:
+        return ProductOfExperts.of(energy, normals, everywhere=not aligned)
+
+    return replace(recipe, finish=finish, map="compressed")
 
 
 def _contrast(
@@ -155,7 +185,9 @@ def contrastive_divergence(
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "contrast": contrast,
+    "experts": experts,
     "thorough_contrast": thorough_contrast,
+    "thorough_experts": thorough_experts,
     "score_matching": score_matching,
     "contrastive_divergence": contrastive_divergence,
 }

@@ -123,7 +123,12 @@ def gradient_map(
 
 
 def patch_map(
-    energy: PatchEnergy, images: Tensor, *, smoothing: float = 2.0, batch_size: int = 32
+    energy: PatchEnergy,
+    images: Tensor,
+    *,
+    smoothing: float = 2.0,
+    compress: bool = False,
+    batch_size: int = 32,
 ) -> Tensor:
     """Which patches object: the patch energies e_p(x), brought to the image's size.
 
@@ -133,6 +138,8 @@ def patch_map(
         energy: one with `energy_map`, such as `ebmlib.energy.PatchEnergy`.
         images: float tensor `(N, C, H, W)` in [0, 1].
         smoothing: standard deviation of G_sigma in pixels.
+        compress: take log(1 + e_p) first. A patch that objects very loudly would spill
+            over its neighbors in the upsampling; the logarithm keeps it in its place.
         batch_size: images per evaluation; it bounds memory, not the result.
 
     Returns:
@@ -148,9 +155,10 @@ def patch_map(
         )
     with torch.no_grad():
         batches = (on_device_of(energy, x) for x in images.split(batch_size))
-        cells = [energy.energy_map(x).cpu() for x in batches]
-    size = images.shape[-2:]
-    maps = interpolate(torch.cat(cells)[:, None], size, mode="bilinear")[:, 0]
+        cells = torch.cat([energy.energy_map(x).cpu() for x in batches])
+    if compress:
+        cells = cells.log1p()
+    maps = interpolate(cells[:, None], images.shape[-2:], mode="bilinear")[:, 0]
     return smooth(maps, smoothing)
 
 
@@ -160,6 +168,7 @@ def weighted_map(
     *,
     share: float = 0.25,
     smoothing: float = 2.0,
+    compress: bool = False,
     batch_size: int = 32,
 ) -> Tensor:
     """The gradient map and the patch energies, as a weighted geometric mean.
@@ -174,7 +183,7 @@ def weighted_map(
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], got {share}")
     options = {"smoothing": smoothing, "batch_size": batch_size}
-    patches = patch_map(energy, images, **options)
+    patches = patch_map(energy, images, compress=compress, **options)
     return gradient_map(energy, images, **options) ** share * patches ** (1 - share)
 
 

@@ -16,9 +16,9 @@ from ebmlib.energy import (
     GaussianMixtureEnergy,
     PatchEnergy,
     RingEnergy,
-    _opponent,
     energies,
     input_gradient,
+    opponent,
 )
 
 
@@ -364,9 +364,9 @@ def test_coordinates_tell_places_apart():
 def test_opponent_colors_are_a_rotation_with_a_gain_on_color():
     """Gray has no color difference; lengths change by the gain alone."""
     x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    turned = _opponent(x)
+    turned = opponent(x)
     squares = x.square().sum(1)
     luminance, color = turned[:, 0].square(), turned[:, 1:].square().sum(1)
     assert torch.allclose(luminance + color / CHROMA**2, squares, rtol=1e-5)
-    gray = _opponent(x[:, :1].expand(-1, 3, -1, -1))
+    gray = opponent(x[:, :1].expand(-1, 3, -1, -1))
     assert gray[:, 1:].abs().max() < 1e-6

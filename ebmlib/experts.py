@@ -1,0 +1,249 @@
+"""Products of experts: a learned patch energy beside one in closed form.
+
+Where densities are multiplied, energies add (Hinton, Neural Computation 14, 2002):
+
+    p(x) proportional to p_1(x)^a p_2(x)^b   <=>   E(x) = a E_1(x) + b E_2(x)
+
+An expert that is content cannot outvote one that objects. Chapter 12 tells what the
+second expert adds on real images.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
+
+from ebmlib.baselines.features import cosine_filters
+from ebmlib.energy import ConvEnergy, PatchEnergy, on_device_of, opponent
+
+COLORS = 4  # coarse color, as in JPEG: the eye and the lens see little more
+
+
+class GaussianPatches(nn.Module):
+    """The energy of a Gaussian for every patch, fitted in closed form.
+
+        e_p(x)  = d_p^2 / 2
+        d_p^2   = (phi_p - mean_p)^T Sigma_p^-1 (phi_p - mean_p)
+        Sigma_p = S_p + noise^2 I
+
+    phi_p(x): the F lowest cosine coefficients of the patch around grid position p, of
+    luminance and, coarser, of two color differences; S_p their covariance over the
+    training images. One Gaussian per position is PaDiM (Defard et al., ICPR workshops
+    2021, arXiv 2011.08785); no pretrained features are involved. Unlike the scores of
+    PaDiM, this is a differentiable energy of the image, with the gradient
+    dE/dx = sum_p (d phi_p / dx)^T Sigma_p^-1 (phi_p - mean_p).
+
+    The grid is that of `PatchEnergy`: cell (i, j) is centered in its square of pixels.
+
+    Args:
+        size: height and width of the images, `(H, W)`.
+        channels: image channels; 3 means RGB.
+        stride: distance of neighboring patches in px, 4 or 8.
+        everywhere: one mean and covariance for all positions, for textures and for
+            parts that lie in any direction.
+        frequencies: coefficients of luminance per axis, at most the patch's side.
+        noise: gray levels (standard deviation) that every pixel is granted; a
+            background that never varied would have no inverse without it.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        channels: int = 3,
+        stride: int = 8,
+        everywhere: bool = False,
+        frequencies: int = 7,
+        noise: float = 0.02,
+    ):
+        super().__init__()
+        if not 1 <= frequencies <= self.side_of(stride):
+            raise ValueError(
+                f"frequencies must lie between 1 and the patch's side, "
+                f"{self.side_of(stride)} px at stride {stride}; got {frequencies}"
+            )
+        if not noise > 0:
+            raise ValueError(f"noise must be > 0 gray levels, got {noise}")
+        self.size, self.channels, self.stride = tuple(size), channels, stride
+        self.everywhere, self.frequencies, self.noise = everywhere, frequencies, noise
+        side = self.side_of(stride)
+        colors = cosine_filters(side, min(COLORS, frequencies))
+        self.register_buffer("fine", cosine_filters(side, frequencies), False)
+        self.register_buffer("coarse", colors.repeat(2, 1, 1, 1), False)
+        features = frequencies**2 * (1 if channels == 3 else channels)
+        features += len(self.coarse) * (channels == 3)
+        grid = (1, 1) if everywhere else (size[0] // stride, size[1] // stride)
+        self.register_buffer("mean", torch.zeros(features, *grid))
+        # Inverse Cholesky factors: d^2 = |whitener (phi - mean)|^2
+        eye = torch.eye(features) / noise
+        self.register_buffer("whitener", eye.expand(*grid, -1, -1).clone())
+
+    @staticmethod
+    def side_of(stride: int) -> int:
+        """Side of a patch in px: two and a half cells, so that neighbors overlap."""
+        return 5 * stride // 2
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments: `GaussianPatches(**config)` is not fitted."""
+        names = ("size", "channels", "stride", "everywhere", "frequencies", "noise")
+        return {name: getattr(self, name) for name in names}
+
+    @torch.no_grad()
+    def fit(self, images: Tensor) -> GaussianPatches:
+        """Estimate mean and covariance of every patch from images (N, C, H, W); N >= 2.
+
+        Raises:
+            ValueError: fewer than two images, or images of another shape.
+        """
+        if len(images) < 2:
+            raise ValueError(f"a covariance needs at least 2 images, got {len(images)}")
+        parts = [self.features(x.to(self.mean.device)) for x in images.split(32)]
+        phi = torch.cat(parts).permute(2, 3, 0, 1)  # (h, w, N, F)
+        if self.everywhere:
+            phi = phi.reshape(1, 1, -1, phi.shape[-1])
+        self.mean.copy_(phi.mean(2).permute(2, 0, 1))
+        for i, row in enumerate(phi):  # row by row: the covariances are large
+            centered = (row - row.mean(1, keepdim=True)).double()
+            covariance = centered.mT @ centered / (centered.shape[1] - 1)
+            covariance.diagonal(dim1=-2, dim2=-1).add_(self.noise**2)
+            factor = torch.linalg.cholesky(covariance)
+            eye = torch.eye(factor.shape[-1]).to(factor).expand_as(factor)
+            inverse = torch.linalg.solve_triangular(factor, eye, upper=False)
+            self.whitener[i] = inverse.to(self.whitener.dtype)
+        return self
+
+    def features(self, x: Tensor) -> Tensor:
+        """phi: (B, C, H, W) -> (B, F, h, w), the cosine coefficients of every patch."""
+        if x.ndim != 4 or x.shape[1:] != (self.channels, *self.size):
+            raise ValueError(
+                f"these experts were made for images (B, {self.channels}, "
+                f"{self.size[0]}, {self.size[1]}); got {tuple(x.shape)}"
+            )
+        margin = self.side_of(self.stride) - self.stride
+        before, after = margin // 2, margin - margin // 2
+        x = pad(x, (before, after, before, after), mode="replicate")
+        if self.channels != 3:
+            fine = self.fine.to(x.dtype).repeat(self.channels, 1, 1, 1)
+            return conv2d(x, fine, stride=self.stride, groups=self.channels)
+        colors = opponent(x, gain=1)
+        fine = conv2d(colors[:, :1], self.fine.to(x.dtype), stride=self.stride)
+        coarse = self.coarse.to(x.dtype)
+        coarse = conv2d(colors[:, 1:], coarse, stride=self.stride, groups=2)
+        return torch.cat((fine, coarse), dim=1)
+
+    def energy_map(self, x: Tensor) -> Tensor:
+        """e_p = d_p^2 / 2: (B, C, H, W) -> (B, h, w)."""
+        centered = (self.features(x) - self.mean).permute(2, 3, 1, 0)  # (h, w, F, B)
+        white = self.whitener.to(x.dtype) @ centered
+        return white.square().sum(2).movedim(-1, 0) / 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The energy of each image, the sum of its map: (B, C, H, W) -> (B,)."""
+        return self.energy_map(x).sum((1, 2))
+
+
+class ProductOfExperts(nn.Module):
+    """E(x) = sum_p [a e_p(x) + b g_p(x)]: a learned patch energy, and Gaussian patches.
+
+    Args:
+        network: the learned expert, e_p.
+        gaussians: the fitted expert, g_p, on the same grid.
+        weights: a and b, both > 0.
+    """
+
+    def __init__(
+        self,
+        network: PatchEnergy,
+        gaussians: GaussianPatches,
+        weights: tuple[float, float] = (1.0, 1.0),
+    ):
+        super().__init__()
+        if (network.stride, network.channels) != (gaussians.stride, gaussians.channels):
+            raise ValueError(
+                "both experts need one stride and one number of channels, got stride "
+                f"{network.stride} and {gaussians.stride}, channels "
+                f"{network.channels} and {gaussians.channels}"
+            )
+        if not all(0 < weight < math.inf for weight in weights):
+            raise ValueError(f"weights must be finite numbers > 0, got {weights}")
+        self.network, self.gaussians = network, gaussians
+        self.weights = tuple(map(float, weights))
+        self.channels, self.stride = network.channels, network.stride
+
+    @classmethod
+    def of(
+        cls,
+        network: PatchEnergy,
+        images: Tensor,
+        *,
+        everywhere: bool = False,
+        share: float = 3.0,
+    ) -> ProductOfExperts:
+        """Fit the second expert beside a trained one, and set the weights.
+
+            b / a = share * std(e) / std(g),   median_p(a e_p + b g_p) = 1
+
+        over the patches of normal images, so that neither expert is heard only because
+        its units are large, and an energy of 1 is a usual patch. share = 3, the patch
+        of two and a half cells and 7 frequencies were chosen on training images of two
+        categories with artificial damage, and on drawn categories.
+
+        Args:
+            network: trained.
+            images: the normal images it was trained on, (N, C, H, W).
+            everywhere: as in `GaussianPatches`.
+            share: how loud the second expert is, in units of the first one's spread.
+        """
+        size = tuple(images.shape[-2:])
+        gaussians = GaussianPatches(size, network.channels, network.stride, everywhere)
+        gaussians.to(next(network.parameters()).device).fit(images)
+        first, second = (_cells(energy, images) for energy in (network, gaussians))
+        ratio = share * (first.std() / second.std()).item()
+        usual = (first + ratio * second).median().item()
+        return cls(network, gaussians, (1 / usual, ratio / usual))
+
+    def config(self) -> dict[str, Any]:
+        """What `build_energy` needs to make a product that is not yet fitted."""
+        return {
+            "network": self.network.config(),
+            "gaussians": self.gaussians.config(),
+            "weights": self.weights,
+        }
+
+    def energy_map(self, x: Tensor) -> Tensor:
+        """The sum of both experts, a e_p + b g_p: (B, C, H, W) -> (B, h, w)."""
+        a, b = self.weights
+        return a * self.network.energy_map(x) + b * self.gaussians.energy_map(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The energy of each image, the sum of its map: (B, C, H, W) -> (B,)."""
+        return self.energy_map(x).sum((1, 2))
+
+
+@torch.no_grad()
+def _cells(energy: nn.Module, images: Tensor) -> Tensor:
+    batches = (on_device_of(energy, x) for x in images.split(32))
+    return torch.cat([energy.energy_map(x).cpu() for x in batches])
+
+
+def build_energy(name: str, config: dict[str, Any]) -> nn.Module:
+    """An energy of one of the library's classes, from its name and `config()`.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name == "ProductOfExperts":
+        return ProductOfExperts(
+            PatchEnergy(**config["network"]),
+            GaussianPatches(**config["gaussians"]),
+            config["weights"],
+        )
+    kinds = {"ConvEnergy": ConvEnergy, "PatchEnergy": PatchEnergy}
+    if name not in kinds:
+        raise ValueError(
+            f"unknown energy {name!r}, expected ProductOfExperts, {' or '.join(kinds)}"
+        )
+    return kinds[name](**config)
