@@ -200,6 +200,19 @@ def test_autoencoder_rebuilds_what_varies_in_training_and_nothing_else():
     assert 6 <= row < 18 and 18 <= column < 30
 
 
+def test_autoencoder_learns_ever_slower_along_a_half_cosine(monkeypatch):
+    rates, step = [], torch.optim.Adam.step
+
+    def noted(adam, *arguments, **options):
+        rates.append(adam.param_groups[0]["lr"])
+        return step(adam, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", noted)
+    Autoencoder(steps=20, width=4, learning_rate=1e-3).fit(gray_noise(4))
+    expected = [5e-4 * (1 + math.cos(math.pi * k / 20)) for k in range(20)]
+    assert rates == pytest.approx(expected)
+
+
 def test_autoencoder_is_repeatable_and_leaves_the_global_generator_alone():
     images = gray_noise(4)
     state = torch.get_rng_state()

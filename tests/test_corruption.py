@@ -38,6 +38,12 @@ def test_mask_is_where_pixels_changed_visibly_and_never_empty(nuts, corrupt):
         assert torch.isfinite(corrupted).all()
 
 
+def test_a_change_of_four_percent_of_the_range_shows_and_a_smaller_one_does_not():
+    black, gray = torch.zeros(1, 3, 1, 2), torch.zeros(1, 3, 1, 2)
+    gray[0, 1, 0] = torch.tensor([10.0, 11.0]) / 255  # 3.9 and 4.3 %, one channel
+    assert corruption._changed(gray, black).tolist() == [[[False, True]]]
+
+
 @pytest.mark.parametrize("corrupt", KINDS)
 def test_most_of_the_image_stays_normal(nuts, corrupt):
     _, masks = corrupt(nuts.repeat(4, 1, 1, 1), seeded())

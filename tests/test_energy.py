@@ -16,6 +16,7 @@ from ebmlib.energy import (
     GaussianMixtureEnergy,
     PatchEnergy,
     RingEnergy,
+    _conv,
     energies,
     input_gradient,
     opponent,
@@ -270,6 +271,14 @@ def test_wrong_images_get_a_clear_message(net):
         net()(torch.rand(1, 2, 32, 7))
     with pytest.raises(ValueError, match="width must be a whole number"):
         net(width=0)
+
+
+def test_a_new_layer_keeps_the_size_of_features():
+    """He et al. 2015 for SiLU: what comes in with mean square 1 leaves with 1."""
+    torch.manual_seed(0)
+    features = torch.randn(8, 64, 16, 16)
+    after = _conv(64, 256, 3)(nn.functional.silu(features))
+    assert after.square().mean().item() == pytest.approx(1, rel=0.1)
 
 
 @pytest.mark.parametrize("size", [32, 128])

@@ -319,6 +319,16 @@ def test_a_mask_below_the_share_gives_a_finite_loss_without_corrupted_patches():
     assert math.isfinite(result.loss.item())
 
 
+def test_a_single_corrupted_patch_weighs_as_much_as_all_normal_ones():
+    energy, x = patch_energy(), torch.rand(2, 3, 32, 32, generator=seeded())
+    masks = torch.zeros(2, 32, 32, dtype=torch.bool)
+    masks[1, 8:12, 20:24] = True  # one cell of 4 px
+    result = noise_contrastive(energy, x, x, masks)
+    assert result.health["corrupted_patches"] == 1
+    expected = nn.functional.softplus(-energy.logits(x)[1, 2, 5]).item()
+    assert result.health["loss_corrupted"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_noise_contrast_separates_corrupted_patches():
     images = 0.5 + 0.02 * torch.randn(32, 3, 32, 32, generator=seeded())
     energy = patch_energy()

@@ -76,6 +76,17 @@ def test_outside_the_mask_the_defect_changed_nothing(category, kind):
         assert step > synthetic.VISIBLE * 255
 
 
+def test_a_pixel_is_defective_from_a_fifth_of_its_area_on(monkeypatch):
+    def paint(rng, scene):
+        cover = np.full(scene.image.shape[:2], 0.15, dtype=np.float32)
+        cover[:, : cover.shape[1] // 2] = 0.25
+        return 1 - scene.image, cover
+
+    monkeypatch.setitem(synthetic.DEFECTS, KINDS[0], paint)
+    mask = draw("nut", KINDS[0], 0, 32).mask
+    assert mask[:, :16].all() and not mask[:, 16:].any()
+
+
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_good_images_have_no_defect(category):
     drawing = draw(category, "good", 0, 32)

@@ -13,6 +13,7 @@ from ebmlib.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from ebmlib.langevin import ChainDiverged
 from ebmlib.losses import DenoisingScoreMatching, LossResult
 from ebmlib.training import (
+    BadStep,
     Guard,
     TrainingDiverged,
     TrainingLog,
@@ -257,6 +258,17 @@ def test_no_learning_rate_leaves_broken_weights_behind(rate, objective):
         assert rate < 1e6
     assert all(kept) and weights(energy).isfinite().all()
     assert energy(IMAGES).abs().max() < limit
+
+
+def test_a_quiet_stretch_does_not_make_a_usual_loss_an_explosion():
+    """A loss is compared with the median of the last fifty, not of the last few."""
+    log = TrainingLog()
+    for step in range(1, 51):
+        log.add(step, {"loss": 100.0 if step <= 40 else 0.01})
+    guard = Guard(max_growth=10)
+    guard.check_loss(LossResult(torch.tensor(900.0), {}), log)
+    with pytest.raises(BadStep, match="usual size 100"):
+        guard.check_loss(LossResult(torch.tensor(1100.0), {}), log)
 
 
 def test_rollback_brings_back_the_state_of_the_objective():
