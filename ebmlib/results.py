@@ -279,6 +279,32 @@ def gains_table(runs: list[Run], base: str = "energy") -> list[str]:
     ]
 
 
+# ------------------------------------------------------------------- what adds what
+
+
+def ablation_table(folder: str | Path) -> list[str]:
+    """Markdown lines: one table per `ablation_*.json` of benchmarks/map_ablation.py.
+
+    Each row changes one thing of the first one. Beside the means over seeds stand the
+    differences to the first row with their 95 % intervals, in thousandths.
+    """
+    lines = []
+    for path in sorted(Path(folder).glob("ablation_*.json")):
+        made = json.loads(path.read_text(encoding="utf-8"))
+        lines += [f"**{made['category']}, {made['image_size']} px**", ""]
+        lines += ["| map | image AUROC | difference | AU-PRO | difference |"]
+        lines += ["|---|--:|--:|--:|--:|"]
+        for place, row in enumerate(made["rows"]):
+            cells = [row["name"]]
+            for key in ("image_auroc", "au_pro"):
+                value, low, high = (1000 * v for v in row[f"{key}_gain"])
+                gain = f"{value:+.0f} ({low:+.0f} to {high:+.0f})" if place else ""
+                cells += [f"{row[key]:.3f}", gain]
+            lines += ["| " + " | ".join(cells) + " |"]
+        lines += [""]
+    return lines or ["No ablation was measured yet."]
+
+
 # ------------------------------------------------------------------------ figures
 
 

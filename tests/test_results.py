@@ -9,6 +9,7 @@ from ebmlib.baselines import BASELINES, TRIVIAL
 from ebmlib.metrics import bootstrap_interval, image_auroc
 from ebmlib.results import (
     MARK,
+    ablation_table,
     gain,
     gains_table,
     plot_results,
@@ -141,3 +142,22 @@ def test_the_figure_shows_every_method_once_and_the_best_trivial_row():
     assert [line.get_xdata()[0] for line in vertical] == [0.7]
     with pytest.raises(ValueError, match="no run has the metric 'aupimo'"):
         plot_results(runs, "aupimo")
+
+
+def test_an_ablation_says_what_each_row_loses(tmp_path):
+    assert ablation_table(tmp_path) == ["No ablation was measured yet."]
+    rows = [
+        {
+            "name": name,
+            "image_auroc": 0.9 + gain,
+            "image_auroc_gain": [gain, gain - 0.01, gain + 0.01],
+            "au_pro": 0.8,
+            "au_pro_gain": [0.0, 0.0, 0.0],
+        }
+        for name, gain in (("standing", 0.0), ("without log", -0.02))
+    ]
+    made = {"category": "mvtec/felt", "image_size": 64, "rows": rows}
+    (tmp_path / "ablation_mvtec-felt_64px.json").write_text(json.dumps(made))
+    lines = ablation_table(tmp_path)
+    assert "| standing | 0.900 |  | 0.800 |  |" in lines
+    assert any("| without log | 0.880 | -20 (-30 to -10) | 0.800 |" in x for x in lines)

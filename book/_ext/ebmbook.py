@@ -8,7 +8,12 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from ebmlib.results import gains_table, read_results, results_table
+from ebmlib.results import (
+    ablation_table,
+    gains_table,
+    read_results,
+    results_table,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = ["torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pillow",
@@ -84,6 +89,14 @@ class Gains(Generated):
         return gains_table(read_results(ROOT / "results"))
 
 
+class Ablation(Generated):
+    """``{ablation-table}``: what each step of the map adds, from results/."""
+
+    def lines(self) -> list[str]:
+        """The Markdown lines."""
+        return ablation_table(ROOT / "results")
+
+
 class Versions(Generated):
     """``{tested-versions}``: what requirements.txt pins."""
 
@@ -97,5 +110,6 @@ def setup(app) -> dict:
     app.connect("config-inited", use_vendored, priority=400)
     app.add_directive("results-table", Results)
     app.add_directive("gains-table", Gains)
+    app.add_directive("ablation-table", Ablation)
     app.add_directive("tested-versions", Versions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
