@@ -45,6 +45,21 @@ def stop(power=2, infinite=False, weighted=True, noise=2.0, finite=True):
     return answer
 
 
+def in_the_image(data, samples):
+    def slope(x):
+        return torch.stack([x.mean(), (x**3).mean()])
+
+    return slope(data) - slope(samples)
+
+
+def unit_variances(k, step_size, a, variances):
+    return stop()(k, step_size, a, [1.0] * len(a))
+
+
+def no_bracket(k, step_size, a, variances):
+    return brentq(lambda precision: 1.0 + precision, 0.1, 1.0)
+
+
 def likelihood(k, step_size, a, variances):
     return len(a) / np.dot(a, variances)
 
@@ -79,6 +94,8 @@ def test_an_answer_with_a_graph_or_as_a_list_is_accepted():
         ("ex-04-moments", moments(second=0.0), "second term is missing"),
         ("ex-04-moments", moments(second=-1.0), "*minus* the mean"),
         ("ex-04-moments", moments(factors=(1.0, 1.0)), "factors are missing"),
+        ("ex-04-moments", moments(factors=(0.5, 1.0)), "its 1 / 4 is missing"),
+        ("ex-04-moments", in_the_image, "this is dE/dx"),
         ("ex-04-moments", moments(reduce=torch.sum), "means, not sums"),
         ("ex-04-moments", one_number, "one number for each parameter"),
         ("ex-04-moments", everything_at_once, "got shape (300, 2)"),
@@ -88,6 +105,8 @@ def test_an_answer_with_a_graph_or_as_a_list_is_accepted():
         ("ex-04-stop", stop(weighted=False), "factor a_i is missing"),
         ("ex-04-stop", stop(noise=1.0), "variance 2 step_size"),
         ("ex-04-stop", stop(finite=False), "variance of the *chain*"),
+        ("ex-04-stop", unit_variances, "variances of the data are ignored"),
+        ("ex-04-stop", no_bracket, "no change of sign"),
         ("ex-04-stop", likelihood, "maximum likelihood"),
         ("ex-04-stop", score_matching, "limit of tiny steps"),
         ("ex-04-stop", lambda k, step_size, a, variances: 1.0, "got 1.0000"),

@@ -58,6 +58,7 @@ def test_an_answer_with_a_graph_is_accepted():
         ("ex-05-logit", logit(ratio=math.log), "data *less* likely"),
         ("ex-05-logit", logit(ratio=lambda nu: -nu), "enters as log ratio"),
         ("ex-05-logit", divided, "enters as log ratio"),
+        ("ex-05-logit", logit(ratio=lambda nu: -math.log(1 + nu)), "not 1 + ratio"),
         ("ex-05-logit", logit(1.0, 1.0, math.log), "x is noise"),
         ("ex-05-logit", logit(e=1.0), "sign of E"),
         ("ex-05-logit", logit(q=1.0), "sign of log q"),

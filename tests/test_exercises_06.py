@@ -1,5 +1,7 @@
 """Typical answers to the exercises of chapter 6, and the hint that each must get."""
 
+import math
+
 import pytest
 import torch
 
@@ -16,6 +18,22 @@ def window(extra=0, padding=True, dilation=True, span=1, order=-1, side=False):
         return first, last - first + 1 if side else last + extra
 
     return answer
+
+
+def clamped(layers, i):
+    first, last = window()(layers, i)
+    return max(first, 0), last
+
+
+def wide_dilation(layers, i):
+    wider = [(k + 1 if d > 1 else k, s, d, p) for k, s, d, p in layers]
+    return window()(wider, i)
+
+
+def centered(layers, i):
+    first, last = window()(layers, 0)
+    start = i * math.prod(s for _, s, *_ in layers) - (last - first) // 2
+    return start, start + last - first
 
 
 def jumps(late=False, pad_jump=True):
@@ -80,6 +98,9 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-06-window", window(dilation=False), "dilation is missing"),
         ("ex-06-window", window(span=0), "spans k - 1"),
         ("ex-06-window", window(order=1), "order of the layers"),
+        ("ex-06-window", clamped, "do not clamp"),
+        ("ex-06-window", wide_dilation, "not d k"),
+        ("ex-06-window", centered, "not centered"),
         ("ex-06-window", jumps(pad_jump=False), "multiply it by their jump"),
         ("ex-06-window", jumps(late=True), "own stride"),
         ("ex-06-window", lambda layers, i: (0, 9), "expected"),

@@ -27,6 +27,9 @@ def _moments(likelihood_gradient) -> str:
     def statistics(x):
         return torch.stack(((x**2 / 2).mean(), (x**4 / 4).mean()))
 
+    def slopes(x):
+        return torch.stack((x.mean(), (x**3).mean()))
+
     down, up = statistics(data), statistics(samples)
     right = down - up
 
@@ -41,6 +44,10 @@ def _moments(likelihood_gradient) -> str:
         raise Hint("the second term is missing: the gradient of log Z.")
     if equals(down + up):
         raise Hint("grad log Z is *minus* the mean over the samples.")
+    if equals(slopes(data) - slopes(samples)):
+        raise Hint("this is dE/dx; the parameters' gradient is (x^2 / 2, x^4 / 4).")
+    if equals(right * torch.tensor([1.0, 4.0])):
+        raise Hint("the second statistic is x^4 / 4; its 1 / 4 is missing.")
     if equals(right * torch.tensor([2.0, 4.0])):
         raise Hint("the statistics are x^2 / 2 and x^4 / 4; the factors are missing.")
     if equals(400 * down - 300 * up):
@@ -93,6 +100,18 @@ def _root(reach, factor, k, step_size, a, variances, finite=True) -> float:
     return brentq(gradient, 1e-9, 1 / (step_size * a.max()))
 
 
+def _asked(cd_precision, case) -> float:
+    try:
+        return float(cd_precision(*case))
+    except ValueError as error:
+        if "different signs" not in str(error):
+            raise
+        raise Hint(
+            "brentq found no change of sign. Search between nearly 0 and "
+            "1 / (step max a), where the chain is stable, and check the sum's signs."
+        ) from error
+
+
 def _stop(cd_precision) -> str:
     cases = (
         (1, 0.1, [1.0, 9.0], [1.0, 1.0]),
@@ -100,7 +119,7 @@ def _stop(cd_precision) -> str:
     )
     for case in cases:
         k, step_size, a, variances = case
-        value = float(cd_precision(k, step_size, a, variances))
+        value = _asked(cd_precision, case)
         right = _root(_squared, 1.0, *case)
 
         def near(other, value=value):
@@ -113,6 +132,8 @@ def _stop(cd_precision) -> str:
                 raise Hint(hint)
         if near(_root(_squared, 1.0, *case, finite=False)):
             raise Hint("v is the variance of the *chain*: divide by 1 - step a l / 2.")
+        if near(_root(_squared, 1.0, k, step_size, a, [1.0] * len(a))):
+            raise Hint("the variances of the data are ignored; where do they enter?")
         products = np.multiply(a, variances)
         if near(len(a) / products.sum()):
             raise Hint("this is maximum likelihood; where do the k steps come in?")

@@ -66,6 +66,8 @@ def _logit(logit) -> str:
         if ratio == 10 and _same(answer, -e - log_q + more):
             raise Hint("the sign of log ratio: more noise makes data *less* likely.")
         divided = ratio == 10 and _same(answer, (-e - log_q) / ratio)
+        if _same(answer, -e - log_q - math.log(1 + ratio)):
+            raise Hint("noise is `ratio` times as frequent as data, not 1 + ratio.")
         if _same(answer, -e - log_q - ratio) or divided:
             raise Hint("a logit is a logarithm: the ratio enters as log ratio.")
         if _same(answer, e + log_q + more):

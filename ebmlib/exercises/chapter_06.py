@@ -13,6 +13,7 @@ NETWORKS: tuple[tuple[Layers, int], ...] = (
     ([(4, 2, 1, 1)] * 4, 4),
     ([(4, 2, 1, 1)] * 2 + [(3, 1, 1, 1), (3, 1, 2, 2), (3, 1, 2, 2)], 7),
     ([(5, 1, 1, 2), (3, 3, 1, 0), (3, 1, 2, 1), (2, 2, 1, 0)], 5),
+    ([(4, 2, 1, 1)] * 3, 0),  # the window begins outside of the image
 )
 
 
@@ -40,6 +41,15 @@ def _late_jump(layers: Layers, i: int) -> tuple[int, int]:
         side += (kernel - 1) * dilation * jump
         reach += padding * jump
     return i * jump - reach, i * jump - reach + side - 1
+
+
+def _centered(layers: Layers, i: int) -> tuple[int, int]:
+    """The mistake of laying the window around the cell's number times the jump."""
+    first, last = _window(layers, 0)
+    jump, reach = 1, (last - first) // 2
+    for _, stride, *_ in layers:
+        jump *= stride
+    return i * jump - reach, i * jump - reach + last - first
 
 
 def _judge_window(window) -> str:
@@ -72,6 +82,16 @@ def _judge_window(window) -> str:
         "a kernel of k cells spans k - 1 steps, not k.": [
             _window([(k + 1, s, d, p) for k, s, d, p in layers], i)
             for layers, i in NETWORKS
+        ],
+        "a dilated kernel reaches d (k - 1) cells further, not d k.": [
+            _window([(k + (d > 1), s, d, p) for k, s, d, p in layers], i)
+            for layers, i in NETWORKS
+        ],
+        "with padding a window may begin before pixel 0; do not clamp it.": [
+            (max(a, 0), b) for a, b in right
+        ],
+        "the window of cell 0 begins where the padding says; it is not centered.": [
+            _centered(*case) for case in NETWORKS
         ],
         "go from the last layer down; the order of the layers matters.": [
             _window(layers[::-1], i) for layers, i in NETWORKS
