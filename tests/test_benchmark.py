@@ -8,6 +8,7 @@ import torch
 
 from ebmlib import benchmark
 from ebmlib.data import load, synthetic
+from ebmlib.detector import EnergyDetector
 from ebmlib.metrics import au_pro, image_auroc
 from ebmlib.sweep import to_text
 
@@ -120,6 +121,17 @@ def test_the_fit_is_the_same_whatever_the_test_images_are(nut):
     )
     assert first.threshold_ == second.threshold_
     assert first.settings() == second.settings()
+
+
+def test_a_kept_detector_gives_the_scores_of_its_result(nut, tmp_path):
+    path = tmp_path / "kept" / "one.safetensors"
+    result = benchmark.run(nut, "experts", save=path, **QUICK)
+    scores = EnergyDetector.load(path, device="cpu").anomaly_score(nut.test)
+    np.testing.assert_allclose(
+        result["images"]["scores"]["score"], scores.numpy(), rtol=5e-6
+    )
+    benchmark.run(nut, "brightness", save=tmp_path / "none")
+    assert not (tmp_path / "none").exists()  # a baseline has no file format
 
 
 # ------------------------------------------------------------------------ alignment

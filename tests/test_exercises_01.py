@@ -63,6 +63,15 @@ def of_all(test, train, tolerance):
     return (far <= tolerance).all(1)
 
 
+def distances(test, train, tolerance):
+    return differences(test, train).abs().amax((2, 3, 4)).amin(1)
+
+
+def any_pixel(test, train, tolerance):
+    near = differences(test, train).abs().amin((2, 3, 4)) <= tolerance
+    return near.any(1)
+
+
 def pairs(test, train, tolerance):
     return differences(test, train).abs().amax((2, 3, 4)) <= tolerance
 
@@ -94,6 +103,9 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-01-surprise", surprise(reduce="all"), "one number per image"),
         ("ex-01-surprise", surprise(log_std=0, two_pi=0), "add log Z"),
         ("ex-01-surprise", surprise(two_pi=0), "half a log(2 pi)"),
+        ("ex-01-surprise", surprise(two_pi=2), "*half* a log(2 pi)"),
+        ("ex-01-surprise", surprise(two_pi=1 / 72), "*every* pixel"),
+        ("ex-01-surprise", surprise(log_std=0), "log std of every pixel"),
         ("ex-01-surprise", surprise(log_std=2), "counts half"),
         ("ex-01-surprise", surprise(half=1), "factor 1/2"),
         ("ex-01-surprise", wrong_partition, "wrong sign"),
@@ -107,6 +119,9 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-01-duplicates", of_all, "any training image"),
         ("ex-01-duplicates", pairs, "reduce over the training images"),
         ("ex-01-duplicates", side_by_side, "each of the 7 test images"),
+        ("ex-01-duplicates", distances, "yes or no"),
+        ("ex-01-duplicates", lambda *a: ~duplicates(*a), "the other way round"),
+        ("ex-01-duplicates", any_pixel, "some equal pixels"),
         ("ex-01-duplicates", all_but_one, "the answer should be"),
     ],
 )

@@ -65,7 +65,7 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-03-ess", size(scale=False), "divide by the variance"),
         ("ex-03-ess", size(result="steps"), "divide n by it"),
         ("ex-03-ess", size(result="product"), "worth less"),
-        ("ex-03-ess", lambda path, lags: len(path), "for our chain"),
+        ("ex-03-ess", lambda path, lags: len(path), "from our path"),
     ],
 )
 def test_a_typical_mistake_gets_its_hint(label, answer, hint):

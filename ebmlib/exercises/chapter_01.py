@@ -40,6 +40,12 @@ def _surprise(surprise) -> str:
         raise Hint("log Z has the wrong sign: -log p = E + log Z.")
     if is_close(energy + log_std):
         raise Hint("log Z also holds half a log(2 pi) for every pixel.")
+    if is_close(energy + log_std + 2 * constant):
+        raise Hint("it is *half* a log(2 pi) for every pixel.")
+    if is_close(energy + log_std + constant / std.numel()):
+        raise Hint("half a log(2 pi) for *every* pixel, not once.")
+    if is_close(energy + constant):
+        raise Hint("log Z also holds log std of every pixel.")
     if is_close(energy + 2 * log_std + constant):
         raise Hint("the logarithm of the variance counts half: log std, not log std^2.")
     if is_close(right + energy):
@@ -76,11 +82,18 @@ def _duplicates(duplicates) -> str:
             f"one answer for each of the {len(test)} test images, against all "
             f"{len(train)} training images; got the shape {tuple(value.shape)}."
         )
+    if value.is_floating_point():
+        raise Hint("answer yes or no for every image: compare with the tolerance.")
     value = value.bool()
+    if torch.equal(value, ~right):
+        raise Hint("the other way round: True is a copy.")
     if value[5] or value[6]:
         raise Hint("take the absolute difference: darker and brighter both differ.")
     if value[3]:
-        raise Hint("equal mean brightness is no copy; compare pixel by pixel.")
+        raise Hint(
+            "equal brightness, or some equal pixels, are no copy; compare pixel by "
+            "pixel, and let the largest difference decide."
+        )
     if value[4]:
         raise Hint(
             "a part with one damaged pixel passed as a copy; take the largest "

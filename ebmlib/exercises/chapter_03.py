@@ -73,8 +73,11 @@ def _size(effective_size) -> str:
         if math.isclose(value, wrong, rel_tol=0.02):
             raise Hint(hint)
     if not math.isclose(value, n / right, rel_tol=0.02):
-        raise Hint(f"for our chain it is about {n / right:.0f}, got {value:.0f}.")
-    return f"{n} steps of our chain are worth about {n / 9:.0f} samples."
+        raise Hint(f"estimated from our path it is {n / right:.0f}, got {value:.0f}.")
+    return (
+        f"estimated from the path: {n / right:.0f} samples; exactly, from the chain's "
+        f"equation, {n / 9:.0f}."
+    )
 
 
 EXERCISES = {
