@@ -143,6 +143,20 @@ def test_au_pro_by_hand():
     )
 
 
+def test_the_defaults_are_those_of_the_papers():
+    """AU-PRO up to a false positive rate of 0.3, AUPIMO from 1e-5 to 1e-4."""
+    rng = np.random.default_rng(0)
+    maps = rng.random((4, 300, 300))
+    masks = np.zeros(maps.shape, dtype=bool)
+    masks[2:, 100:140, 50:90] = True
+    maps[masks] = 1 - 10 ** rng.uniform(-6, -3, masks.sum())
+    assert metrics.au_pro(maps, masks) == metrics.au_pro(maps, masks, limit=0.3)
+    bounds = {"fpr_bounds": (1e-5, 1e-4), "min_points": 5}
+    with pytest.warns(UserWarning, match="coarse"):
+        chosen = metrics.aupimo(maps, masks, **bounds)
+        assert np.array_equal(metrics.aupimo(maps, masks, min_points=5), chosen)
+
+
 def test_small_and_large_regions_weigh_the_same_and_corners_connect():
     masks = np.zeros((1, 9, 9), dtype=bool)
     masks[0, :4, :4] = True  # 16 pixels

@@ -121,6 +121,14 @@ def test_standardization_survives_a_pixel_that_never_varied():
     assert torch.isfinite(MapStandardizer().fit(torch.ones(3, 4, 4)).std).all()
 
 
+@pytest.mark.parametrize("floor", [0.5, 0.8])
+def test_a_pixel_that_never_varied_is_judged_by_a_share_of_the_usual_spread(floor):
+    maps = torch.rand(50, 8, 8, generator=torch.Generator().manual_seed(0))
+    maps[:, 3, 5] = 0.5
+    std = MapStandardizer(smoothing=0, floor=floor).fit(maps).std
+    assert std[3, 5].item() == pytest.approx(floor * std.median().item())
+
+
 def test_image_scores_against_literal_definitions():
     maps = torch.rand(3, 10, 10, generator=torch.Generator().manual_seed(4))
     flat = maps.flatten(1).numpy()
