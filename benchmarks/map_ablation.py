@@ -130,7 +130,7 @@ def variants(detector: EnergyDetector, normals: Tensor) -> Iterator[tuple]:
     yield "gradient alone, per position", lambda x: usual(by_place(x)), "max"
     yield "ten steps down the energy", lambda x: descent_map(product, x, s), "max"
     yield "mean of the largest 1 %", mean(), "top"
-    yield "norm of the map", mean(), "l2"
+    yield "norm of the map, not standardized", mean(), "l2"
 
 
 def evaluate(detector: EnergyDetector, data, normals: Tensor) -> dict[str, tuple]:
