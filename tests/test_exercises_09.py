@@ -20,6 +20,10 @@ def undivided(energy, x, d, h):
     return energy(x + h * d) - energy(x - h * d)
 
 
+def by_autograd(energy, x, d, h):
+    return (input_gradient(energy, x) * d).sum(1)
+
+
 def repair(sign=-1.0, power=-1, once=False, clamp=True, stale=False):
     def answer(energy, x, kappa, steps):
         first = input_gradient(energy, x)
@@ -55,6 +59,9 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-09-difference", slope(ahead=0.0), "one-sided"),
         ("ex-09-difference", slope(unit=True), "keep its length"),
         ("ex-09-difference", slope(total=True), "one number per image"),
+        ("ex-09-difference", lambda e, x, d, h: slope()(e, x, d, 1e-3), "exact slope"),
+        ("ex-09-difference", lambda e, x, d, h: slope()(e, x, d, 0.3), "given"),
+        ("ex-09-difference", by_autograd, "without autograd"),
         ("ex-09-difference", lambda energy, x, d, h: energy(x), "first image"),
         ("ex-09-difference", lambda energy, x, d, h: "steep", "raised"),
         ("ex-09-repair", repair(sign=1.0), "up the energy"),

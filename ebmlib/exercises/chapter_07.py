@@ -23,6 +23,10 @@ def _step(step_for) -> str:
         float(snr * square.sqrt() / noise): "solve for the step: it stands over noise.",
         float(snr / square.sqrt()): "the scale of the noise is missing.",
         float(snr * noise / gradient.abs().mean()): "rms is not the mean magnitude.",
+        float(2 * (snr / square.sqrt()) ** 2): (
+            "that is the step of an exact chain, whose noise is sqrt(2 step); here the "
+            "noise keeps its scale."
+        ),
         float(noise / square.sqrt()): "the wanted ratio, snr, is missing.",
     }
     for wrong, hint in mistakes.items():
@@ -53,6 +57,8 @@ def _sign(their_loss) -> str:
         raise Hint("the other way round: f must go up on data.")
     if torch.allclose(got, slope(energy(x).sum() - energy(negatives).sum()), rtol=1e-4):
         raise Hint("means, not sums: the two batches need not have one size.")
+    if torch.allclose(got, right / 2, rtol=1e-4):
+        raise Hint("no factor 1/2: the difference of the two means, as it is.")
     if not torch.allclose(got, right, rtol=1e-4):
         raise Hint("one mean for the data, one for the negatives; nothing else.")
     return "A loss for f = -E has its two means exchanged."

@@ -35,6 +35,20 @@ def _slope(slope_along) -> str:
             f"the first image should give {truth[0]:.4f}, got {value[0]:.4f}; "
             "use E(x + h d) and E(x - h d)."
         )
+
+    def quartic(images):
+        return images.pow(4).sum(1)
+
+    exact = (4 * x.pow(3) * d).sum(1)
+    for step in (0.5, 0.1):  # so long that the step shows
+        right = exact + 4 * step**2 * (x * d.pow(3)).sum(1)
+        value = torch.as_tensor(slope_along(quartic, x, d, step)).double()
+        if torch.allclose(value, exact, rtol=1e-3):
+            raise Hint("this is the exact slope; without autograd, with the given h.")
+        if not torch.allclose(value, right, rtol=1e-6):
+            raise Hint(
+                f"on sum x^4 the step is not h = {step}; use the h you are given."
+            )
     return "Two energies give one slope; autograd gives all of them in one pass."
 
 

@@ -26,6 +26,9 @@ def _images(images_needed) -> str:
         "largest score itself.": (
             lambda rate, confidence, spare: _smallest(rate, confidence, spare + 1)
         ),
+        "`spare` is ignored: some scores may lie above the threshold.": (
+            lambda rate, confidence, spare: _smallest(rate, confidence, 0)
+        ),
         "up to `spare` scores may lie above the threshold, `spare` included.": (
             lambda rate, confidence, spare: _smallest(rate, confidence, spare - 1)
         ),
@@ -33,7 +36,7 @@ def _images(images_needed) -> str:
             lambda rate, confidence, spare: _smallest(1 - rate, confidence, spare)
         ),
     }
-    for case in ((0.05, 0.95, 2), (0.05, 0.95, 0), (0.1, 0.9, 1), (0.01, 0.95, 0)):
+    for case in ((0.05, 0.95, 3), (0.05, 0.95, 0), (0.1, 0.9, 1), (0.01, 0.95, 0)):
         value, right = float(images_needed(*case)), _smallest(*case)
         if value == right:
             continue
