@@ -416,7 +416,7 @@ MUTATIONS = [
         "smoothing=1 / 64,",
         "smoothing=1 / 128,",
         "the map is smoothed half as much as measured",
-        "detector benchmark",
+        "recipes",
         "08",
     ),
     Mutation(
@@ -425,7 +425,7 @@ MUTATIONS = [
         "steps=1, snr=0.04, noise=noise",
         "steps=1, snr=0.08, noise=noise",
         "chains of contrastive divergence step twice as far",
-        "detector",
+        "recipes",
     ),
     # -------------------------------------------------------------------- the baselines
     Mutation(
@@ -599,11 +599,12 @@ MUTATIONS = [
     ),
     # -------------------------------------------------- results, sweeps, pages, figures
     Mutation(
-        "ties in the gain",
+        "scale of the gain",
         "results.py",
+        # (sign + 2) / 2 would change nothing: a constant leaves the gain, a difference.
         "return 0.5 * (np.sign(difference) + 1)",
-        "return 0.5 * (np.sign(difference) + 2)",
-        "an order is worth up to 3/2",
+        "return 1.0 * (np.sign(difference) + 1)",
+        "the gain is twice the difference of the AUROCs",
         "results",
         "12",
     ),

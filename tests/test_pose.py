@@ -77,6 +77,17 @@ def test_parts_point_the_same_way(bolts, frame):
     assert (rows_left > rows_right).all() or (rows_left < rows_right).all()
 
 
+def test_a_part_of_even_shape_is_told_from_its_mirror_image_by_its_gray():
+    """Its outline says nothing of the way round; the mean part does."""
+    part = torch.full((1, 3, 96, 96), 0.2)
+    part[..., 40:56, 20:48], part[..., 40:56, 48:76] = 0.5, 0.9
+    other = torch.rot90(part, 2, dims=(2, 3))
+    images = torch.cat([part, part, part, other])
+    frame = PartFrame.fit(images)
+    straight = frame.straighten(images, frame.pose(images))
+    assert (straight[0] - straight[3]).abs().mean() < 0.02
+
+
 def test_putting_back_undoes_straightening(bolts, frame):
     images = bolts.train[:6]
     poses = frame.pose(images)
