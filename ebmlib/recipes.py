@@ -42,7 +42,7 @@ class Recipe:
         map: "gradient", "weighted" or "compressed", see `scoring.weighted_map`.
         training: options of `training.train`.
         finish: what is made of the trained energy and the normal images, such as a
-            product with a second expert; None leaves it as it is.
+            product with a second expert: `finish(energy, normals)`; None leaves it.
     """
 
     energy: nn.Module
@@ -51,7 +51,7 @@ class Recipe:
     smoothing: float
     training: dict[str, Any] = field(default_factory=dict)
     map: str = "gradient"
-    finish: Callable[[nn.Module, Tensor], nn.Module] | None = None
+    finish: Callable | None = None  # (energy, normals) -> energy
 
 
 def contrast(
