@@ -465,9 +465,9 @@ MUTATIONS = [
     ),
     Mutation(
         "baseline: Gaussian at each position",
-        "baselines/position_gaussian.py",
-        ".add_(self.noise**2)",
-        ".add_(self.noise)",
+        "baselines/features.py",
+        ".add_(noise**2)",
+        ".add_(noise)",
         "a standard deviation is added to a variance",
         "baselines",
     ),

@@ -359,7 +359,7 @@ examples:
   your own images, laid out as in MVTec AD (/data/parts/castings/train/good, test/good,
   test/<defect>, ground_truth/<defect>), one energy with the trivial rows beside it:
     python -m ebmlib.benchmark --root /data/parts --categories mvtec/castings \\
-        --methods brightness per_pixel_gaussian pca contrast --size 256
+        --methods brightness per_pixel_gaussian pca experts --size 128
   the same on a Dask cluster, whose workers see the same folders:
     dask scheduler                       # on one machine
     dask worker tcp://HOST:8786          # on every machine

@@ -104,7 +104,7 @@ class EnergyDetector:
         log_: the `ebmlib.training.TrainingLog` of the run.
 
     Example:
-        detector = EnergyDetector(image_size=64).fit("parts/normal")
+        detector = EnergyDetector("experts", image_size=128).fit("parts/normal")
         detector.predict("parts/today").anomalous
     """
 

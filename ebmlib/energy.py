@@ -450,6 +450,17 @@ def energies(energy: Energy, images: Tensor, batch_size: int = 64) -> Tensor:
     return torch.cat(parts)
 
 
+def energy_maps(energy: PatchEnergy, images: Tensor, batch_size: int = 32) -> Tensor:
+    """Patch energies of many images, as `energies` takes E: -> (N, h, w), on the CPU.
+
+    energy: anything with `energy_map`. batch_size bounds the memory, not the result.
+    """
+    _positive(batch_size=batch_size)
+    with torch.no_grad():
+        batches = (on_device_of(energy, x) for x in images.split(batch_size))
+        return torch.cat([energy.energy_map(x).cpu() for x in batches])
+
+
 def on_device_of(energy: Energy, x: Tensor) -> Tensor:
     """`x` where the energy's parameters lie; as it is if the energy has none."""
     if isinstance(energy, nn.Module):

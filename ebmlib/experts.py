@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-from ebmlib.baselines.features import cosine_filters
-from ebmlib.energy import ConvEnergy, PatchEnergy, on_device_of, opponent
+from ebmlib.baselines.features import cosine_filters, covariance_factor
+from ebmlib.energy import ConvEnergy, PatchEnergy, energy_maps, opponent
 
 COLORS = 4  # coarse color, as in JPEG: the eye and the lens see little more
 
@@ -106,10 +106,7 @@ class GaussianPatches(nn.Module):
             phi = phi.reshape(1, 1, -1, phi.shape[-1])
         self.mean.copy_(phi.mean(2).permute(2, 0, 1))
         for i, row in enumerate(phi):  # row by row: the covariances are large
-            centered = (row - row.mean(1, keepdim=True)).double()
-            covariance = centered.mT @ centered / (centered.shape[1] - 1)
-            covariance.diagonal(dim1=-2, dim2=-1).add_(self.noise**2)
-            factor = torch.linalg.cholesky(covariance)
+            factor = covariance_factor(row - row.mean(1, keepdim=True), self.noise)
             eye = torch.eye(factor.shape[-1]).to(factor).expand_as(factor)
             inverse = torch.linalg.solve_triangular(factor, eye, upper=False)
             self.whitener[i] = inverse.to(self.whitener.dtype)
@@ -200,7 +197,7 @@ class ProductOfExperts(nn.Module):
         size = tuple(images.shape[-2:])
         gaussians = GaussianPatches(size, network.channels, network.stride, everywhere)
         gaussians.to(next(network.parameters()).device).fit(images)
-        first, second = (_cells(energy, images) for energy in (network, gaussians))
+        first, second = (energy_maps(e, images) for e in (network, gaussians))
         ratio = share * (first.std() / second.std()).item()
         usual = (first + ratio * second).median().item()
         return cls(network, gaussians, (1 / usual, ratio / usual))
@@ -221,12 +218,6 @@ class ProductOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The energy of each image, the sum of its map: (B, C, H, W) -> (B,)."""
         return self.energy_map(x).sum((1, 2))
-
-
-@torch.no_grad()
-def _cells(energy: nn.Module, images: Tensor) -> Tensor:
-    batches = (on_device_of(energy, x) for x in images.split(32))
-    return torch.cat([energy.energy_map(x).cpu() for x in batches])
 
 
 def build_energy(name: str, config: dict[str, Any]) -> nn.Module:

@@ -51,7 +51,7 @@ class Recipe:
     smoothing: float
     training: dict[str, Any] = field(default_factory=dict)
     map: str = "gradient"
-    finish: Callable | None = None  # (energy, normals) -> energy
+    finish: Callable | None = None
 
 
 def contrast(

@@ -16,6 +16,7 @@ from ebmlib.energy import (
     Energy,
     PatchEnergy,
     energies,
+    energy_maps,
     input_gradient,
     on_device_of,
 )
@@ -153,9 +154,7 @@ def patch_map(
             f"{type(energy).__name__} has no energy_map; use a PatchEnergy, or "
             "gradient_map, which works for every energy"
         )
-    with torch.no_grad():
-        batches = (on_device_of(energy, x) for x in images.split(batch_size))
-        cells = torch.cat([energy.energy_map(x).cpu() for x in batches])
+    cells = energy_maps(energy, images, batch_size)
     if compress:
         cells = cells.log1p()
     maps = interpolate(cells[:, None], images.shape[-2:], mode="bilinear")[:, 0]

@@ -8,12 +8,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from ebmlib.results import (
-    ablation_table,
-    gains_table,
-    read_results,
-    results_table,
-)
+from ebmlib.results import ablation_table, gains_table, read_results, results_table
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = ["torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pillow",

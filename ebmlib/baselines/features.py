@@ -89,6 +89,17 @@ def check_frequencies(frequencies: int, brightness: bool = True) -> None:
         )
 
 
+def covariance_factor(centered: Tensor, noise: float) -> Tensor:
+    """Cholesky factors (..., F, F), in double, of the covariance of (..., N, F).
+
+    noise^2 is added to the diagonal: without it, what never varied has no inverse.
+    """
+    centered = centered.double()
+    covariance = centered.mT @ centered / (centered.shape[-2] - 1)
+    covariance.diagonal(dim1=-2, dim2=-1).add_(noise**2)
+    return torch.linalg.cholesky(covariance)
+
+
 def cosine_filters(size: int, frequencies: int) -> Tensor:
     """Orthonormal 2-D cosine basis (frequencies^2, 1, size, size), constant first.
 

@@ -9,7 +9,11 @@ from ebmlib.baselines.checks import (
     check_smoothing,
     smoothing_width,
 )
-from ebmlib.baselines.features import CosinePatches, check_frequencies
+from ebmlib.baselines.features import (
+    CosinePatches,
+    check_frequencies,
+    covariance_factor,
+)
 from ebmlib.scoring import image_score, smooth
 
 
@@ -65,16 +69,10 @@ class PositionGaussian:
         features = self.patches.features(images)  # (N, F, h, w)
         self.mean = features.mean(0)  # (F, h, w)
         centered = (features - self.mean).permute(2, 3, 0, 1)  # (h, w, N, F)
-        self.factors = torch.stack([self._factor(row) for row in centered])
+        rows = [covariance_factor(row, self.noise).float() for row in centered]
+        self.factors = torch.stack(rows)  # (h, w, F, F)
         self.shape = images.shape[1:]
         return self
-
-    def _factor(self, row: Tensor) -> Tensor:
-        """Cholesky factors (w, F, F) of Sigma along one row of the grid (w, N, F)."""
-        row = row.double()
-        covariance = row.mT @ row / (row.shape[1] - 1)
-        covariance.diagonal(dim1=-2, dim2=-1).add_(self.noise**2)
-        return torch.linalg.cholesky(covariance).float()
 
     def distances(self, images: Tensor) -> Tensor:
         """(N, h, w): Mahalanobis distance of every patch, divided by sqrt(F)."""
