@@ -69,7 +69,7 @@ def descent_map(product: ProductOfExperts, x: Tensor, smoothing: float) -> Tenso
     The step is the inverse of the largest curvature that the Gaussians can have.
     """
     gaussians = product.gaussians
-    overlap = (gaussians.side_of(gaussians.stride) / gaussians.stride) ** 2
+    overlap = (gaussians.side / gaussians.stride) ** 2
     step = gaussians.noise**2 / (product.weights[1] * overlap)
     maps = []
     for batch in x.split(32):

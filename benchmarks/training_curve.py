@@ -1,14 +1,16 @@
-"""What more training buys: every figure against the number of steps (chapter 12).
+"""What more training and a larger network buy: every figure against both.
 
     python benchmarks/training_curve.py --category mvtec/bottle --size 256
 
-Trains `thorough_experts` anew for every length, each with its own schedule, scores the
-test images, and writes results/curve_mvtec-bottle_256px.json: a description of a limit,
-from which nothing is chosen. 8000 steps, the recipe, are among the results.
+Trains `thorough_experts` anew for every length, each with its own schedule, and for
+every width at one length, scores the test images, and writes
+results/curve_mvtec-bottle_256px.json: a description of a limit, from which nothing is
+chosen. 8000 steps of width 32, the recipe, are among the results of the benchmark.
 """
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,17 +18,22 @@ import torch
 from ebmlib import benchmark
 from ebmlib.benchmark import hardware, versions
 from ebmlib.data import load
+from ebmlib.recipes import RECIPES, thorough_experts
 from ebmlib.sweep import write_result
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def row(data, steps: int, seed: int) -> dict:
-    """The figures of one length."""
-    result = benchmark.run(data, "thorough_experts", seed, steps=steps)
+def row(data, steps: int, width: int, seed: int) -> dict:
+    """The figures of one length and width."""
+    RECIPES["curve"] = partial(thorough_experts, width=width)
+    result = benchmark.run(data, "curve", seed, steps=steps)
     metrics = result["metrics"]
+    network = thorough_experts(data.train, True, None, steps, width).energy
     return {
         "steps": steps,
+        "width": width,
+        "parameters": sum(p.numel() for p in network.parameters()),
         "seconds": result["seconds"]["fit"],
         "image_auroc": metrics["image_auroc"],
         "pixel_auroc": metrics["pixel_auroc"],
@@ -42,6 +49,8 @@ def main() -> None:
     parser.add_argument("--category", default="mvtec/bottle")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, nargs="+", default=[500, 1000, 2000, 4000])
+    parser.add_argument("--widths", type=int, nargs="+", default=[8, 16, 64])
+    parser.add_argument("--width-steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--root", default=os.environ.get("MVTEC_ROOT"))
@@ -60,8 +69,9 @@ def main() -> None:
         "command": f"python benchmarks/training_curve.py {words}",
     }
     stem = options.category.replace("/", "-")
-    for steps in options.steps:
-        made["rows"].append(row(data, steps, options.seed))
+    lengths = [(steps, 32) for steps in options.steps]
+    for steps, width in lengths + [(options.width_steps, w) for w in options.widths]:
+        made["rows"].append(row(data, steps, width, options.seed))
         print(made["rows"][-1], flush=True)
         write_result(options.out / f"curve_{stem}_{options.size}px.json", made)
 

@@ -43,9 +43,12 @@ class GaussianPatches(nn.Module):
         size: height and width of the images, `(H, W)`.
         channels: image channels; 3 means RGB.
         stride: distance of neighboring patches in px, 4 or 8.
+        side: of a patch in px; by default two and a half strides, so that neighbors
+            overlap.
         everywhere: one mean and covariance for all positions, for textures and for
             parts that lie in any direction.
-        frequencies: coefficients of luminance per axis, at most the patch's side.
+        frequencies: coefficients of luminance per axis; a patch of fewer px a side has
+            no more of them than that.
         noise: gray levels (standard deviation) that every pixel is granted; a
             background that never varied would have no inverse without it.
     """
@@ -58,18 +61,22 @@ class GaussianPatches(nn.Module):
         everywhere: bool = False,
         frequencies: int = 7,
         noise: float = 0.02,
+        side: int | None = None,
     ):
         super().__init__()
-        if not 1 <= frequencies <= self.side_of(stride):
+        side = 5 * stride // 2 if side is None else side
+        if side < stride or frequencies < 1:
             raise ValueError(
-                f"frequencies must lie between 1 and the patch's side, "
-                f"{self.side_of(stride)} px at stride {stride}; got {frequencies}"
+                "patches must leave no gap and keep a coefficient: side must be at "
+                f"least the stride, {stride} px, and frequencies at least 1; got "
+                f"{side} and {frequencies}"
             )
         if not noise > 0:
             raise ValueError(f"noise must be > 0 gray levels, got {noise}")
+        frequencies = min(frequencies, side)
         self.size, self.channels, self.stride = tuple(size), channels, stride
         self.everywhere, self.frequencies, self.noise = everywhere, frequencies, noise
-        side = self.side_of(stride)
+        self.side = side
         colors = cosine_filters(side, min(COLORS, frequencies))
         self.register_buffer("fine", cosine_filters(side, frequencies), False)
         self.register_buffer("coarse", colors.repeat(2, 1, 1, 1), False)
@@ -81,15 +88,10 @@ class GaussianPatches(nn.Module):
         eye = torch.eye(features) / noise
         self.register_buffer("whitener", eye.expand(*grid, -1, -1).clone())
 
-    @staticmethod
-    def side_of(stride: int) -> int:
-        """Side of a patch in px: two and a half cells, so that neighbors overlap."""
-        return 5 * stride // 2
-
     def config(self) -> dict[str, Any]:
         """The constructor's arguments: `GaussianPatches(**config)` is not fitted."""
         names = ("size", "channels", "stride", "everywhere", "frequencies", "noise")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, "side")}
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> GaussianPatches:
@@ -119,7 +121,7 @@ class GaussianPatches(nn.Module):
                 f"these experts were made for images (B, {self.channels}, "
                 f"{self.size[0]}, {self.size[1]}); got {tuple(x.shape)}"
             )
-        margin = self.side_of(self.stride) - self.stride
+        margin = self.side - self.stride
         before, after = margin // 2, margin - margin // 2
         x = pad(x, (before, after, before, after), mode="replicate")
         if self.channels != 3:
@@ -178,6 +180,7 @@ class ProductOfExperts(nn.Module):
         *,
         everywhere: bool = False,
         share: float = 3.0,
+        **options: Any,
     ) -> ProductOfExperts:
         """Fit the second expert beside a trained one, and set the weights.
 
@@ -193,9 +196,11 @@ class ProductOfExperts(nn.Module):
             images: the normal images it was trained on, (N, C, H, W).
             everywhere: as in `GaussianPatches`.
             share: how loud the second expert is, in units of the first one's spread.
+            **options: further arguments of `GaussianPatches`.
         """
         size = tuple(images.shape[-2:])
-        gaussians = GaussianPatches(size, network.channels, network.stride, everywhere)
+        grid = (size, network.channels, network.stride)
+        gaussians = GaussianPatches(*grid, everywhere, **options)
         gaussians.to(next(network.parameters()).device).fit(images)
         first, second = (energy_maps(e, images) for e in (network, gaussians))
         ratio = share * (first.std() / second.std()).item()

@@ -73,18 +73,23 @@ def contrast(
 
 
 def thorough_contrast(
-    images: Tensor, aligned: bool, generator: torch.Generator, steps: int | None = None
+    images: Tensor,
+    aligned: bool,
+    generator: torch.Generator,
+    steps: int | None = None,
+    width: int = 32,
 ) -> Recipe:
     """`contrast`, taught longer, on large, bent and worn parts too (chapter 12).
 
     The longer contrast makes the energy steep, so the restoring force is measured in
     its own slope, and taught in the last sixth. Less than half an hour on two cores.
+    `width` is the network's number of features.
     """
     steps = steps or 8000
     objective = NoiseContrastive(
         damage, restoration=0.3, stiffness=None, clean=0.5, warmup=steps * 5 // 6
     )
-    return _contrast(images, aligned, objective, steps)
+    return _contrast(images, aligned, objective, steps, width)
 
 
 def experts(
@@ -99,10 +104,14 @@ def experts(
 
 
 def thorough_experts(
-    images: Tensor, aligned: bool, generator: torch.Generator, steps: int | None = None
+    images: Tensor,
+    aligned: bool,
+    generator: torch.Generator,
+    steps: int | None = None,
+    width: int = 32,
 ) -> Recipe:
     """`thorough_contrast`, then a Gaussian expert for every patch beside it."""
-    recipe = thorough_contrast(images, aligned, generator, steps)
+    recipe = thorough_contrast(images, aligned, generator, steps, width)
     return _beside_gaussians(recipe, aligned)
 
 
@@ -114,12 +123,16 @@ def _beside_gaussians(recipe: Recipe, aligned: bool) -> Recipe:
 
 
 def _contrast(
-    images: Tensor, aligned: bool, objective: NoiseContrastive, steps: int
+    images: Tensor,
+    aligned: bool,
+    objective: NoiseContrastive,
+    steps: int,
+    width: int = 32,
 ) -> Recipe:
     side = min(images.shape[-2:])
     energy = PatchEnergy(
         images.shape[1],
-        width=32,
+        width=width,
         coordinates=aligned,
         stride=8 if side >= 96 else 4,  # a grid of some 16 x 16 patches
     )

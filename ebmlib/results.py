@@ -29,6 +29,7 @@ COLUMNS = {
     "pixel AUROC": "pixel_auroc",
     "AU-PRO": "au_pro",
 }
+METRICS = ("image_auroc", "pixel_auroc", "au_pro")
 MARK = "†"  # not above the best trivial row
 SHIPPED = Path(__file__).parent / "saved" / "results.json"
 
@@ -303,6 +304,56 @@ def ablation_table(folder: str | Path) -> list[str]:
             lines += ["| " + " | ".join(cells) + " |"]
         lines += [""]
     return lines or ["No ablation was measured yet."]
+
+
+def choice_table(folder: str | Path, most: int = 5) -> list[str]:
+    """Markdown lines: the candidates of benchmarks/choose_experts.py, by its rule.
+
+    The best `most` and the standing one, with the mean of the three measures in every
+    mock exam, and over all.
+    """
+    path = Path(folder) / "choice_experts.json"
+    if not path.exists():
+        return ["No choice was recorded yet."]
+    made = json.loads(path.read_text(encoding="utf-8"))
+    exams, standing = made["categories"], made["standing"]
+    names = ("cells", "noise", "share")
+    lines = [f"| rank | patch | noise | share | {' | '.join(exams)} | mean |"]
+    lines += ["|--:|--:|--:|--:|" + "--:|" * (len(exams) + 1)]
+    for rank, row in enumerate(made["ranking"], 1):
+        candidate = {name: row[name] for name in names}
+        if rank > most and candidate != standing:
+            continue
+        means = []
+        for exam in exams.values():
+            (found,) = (
+                r for r in exam["rows"] if all(r[k] == candidate[k] for k in names)
+            )
+            means.append(mean(found[k] for k in METRICS))
+        mark = " (standing)" if candidate == standing else ""
+        cells = [f"{rank}{mark}", f"{row['cells']} cells"]
+        cells += [f"{row['noise']}", f"{row['share']}"]
+        cells += [f"{value:.3f}" for value in (*means, row["mean"])]
+        lines += ["| " + " | ".join(cells) + " |"]
+    return lines
+
+
+def curve_table(folder: str | Path) -> list[str]:
+    """Markdown lines: one table per `curve_*.json` of benchmarks/training_curve.py."""
+    lines = []
+    for path in sorted(Path(folder).glob("curve_*.json")):
+        made = json.loads(path.read_text(encoding="utf-8"))
+        title = f"{made['category']}, {made['image_size']} px, seed {made['seed']}"
+        lines += [f"**{title}**", ""]
+        heads = "steps | width | parameters | fit, s | energy | image AUROC"
+        lines += [f"| {heads} | pixel AUROC | AU-PRO |", "|" + "--:|" * 8]
+        for row in made["rows"]:
+            cells = [f"{row['steps']}", f"{row['width']}", f"{row['parameters']}"]
+            cells += [f"{row['seconds']:.0f}", f"{row['energy']:.3f}"]
+            cells += [f"{row[key]:.3f}" for key in METRICS]
+            lines += ["| " + " | ".join(cells) + " |"]
+        lines += [""]
+    return lines or ["No curve was measured yet."]
 
 
 # ------------------------------------------------------------------------ figures

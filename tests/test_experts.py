@@ -106,6 +106,15 @@ def test_one_distribution_for_all_places_moves_with_the_image():
     assert torch.allclose(moved[:, inside, inside], same[:, inside, inside], rtol=1e-3)
 
 
+def test_a_small_patch_has_no_more_coefficients_than_pixels():
+    small = fitted(pictures(30, 1), side=5)
+    assert small.config()["frequencies"] == 5
+    assert small.features(pictures(1, 1)).shape[1] == 25
+    again = GaussianPatches(**small.config())
+    again.load_state_dict(small.state_dict(), strict=False)
+    assert again.side == 5
+
+
 def test_colors_without_gain_keep_every_length():
     x = pictures(2)
     assert torch.allclose(opponent(x, gain=1).square().sum(1), x.square().sum(1))
@@ -192,8 +201,8 @@ def test_config_builds_a_product_that_is_not_fitted():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: GaussianPatches((32, 32), frequencies=21), "frequencies must lie"),
-        (lambda: GaussianPatches((32, 32), frequencies=0), "frequencies must lie"),
+        (lambda: GaussianPatches((32, 32), side=7), "leave no gap .* 8 px"),
+        (lambda: GaussianPatches((32, 32), frequencies=0), "frequencies at least 1"),
         (lambda: GaussianPatches((32, 32), noise=0), "noise must be > 0"),
         (lambda: fitted(pictures(1)), "at least 2 images"),
         (lambda: fitted(pictures(3))(pictures(1, size=(32, 32))), "made for images"),

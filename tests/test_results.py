@@ -1,21 +1,31 @@
 """Tables and figures say what the files say, trivial rows included."""
 
+import inspect
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ebmlib.baselines import BASELINES, TRIVIAL
+from ebmlib.energy import PatchEnergy
+from ebmlib.experts import ProductOfExperts
 from ebmlib.metrics import bootstrap_interval, image_auroc
 from ebmlib.results import (
     MARK,
     ablation_table,
+    choice_table,
+    curve_table,
     gain,
     gains_table,
     plot_results,
     read_results,
     results_table,
 )
+from ebmlib.scoring import weighted_map
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def made(method="contrast", seed=0, auroc=0.9, category="mvtec/felt", **more):
@@ -161,3 +171,47 @@ def test_an_ablation_says_what_each_row_loses(tmp_path):
     lines = ablation_table(tmp_path)
     assert "| standing | 0.900 |  | 0.800 |  |" in lines
     assert any("| without log | 0.880 | -20 (-30 to -10) | 0.800 |" in x for x in lines)
+
+
+def test_a_choice_shows_the_best_and_the_standing_candidate(tmp_path):
+    assert choice_table(tmp_path) == ["No choice was recorded yet."]
+    ranked = [
+        {"cells": cells, "noise": 0.02, "share": 0.25, "mean": value}
+        for cells, value in ((1.5, 0.9), (2.0, 0.8), (2.5, 0.7))
+    ]
+    figures = {"image_auroc": 0.6, "pixel_auroc": 0.9, "au_pro": 0.3}
+    made = {
+        "categories": {"mvtec/felt, 64 px": {"rows": [r | figures for r in ranked]}},
+        "ranking": ranked,
+        "standing": {"cells": 2.5, "noise": 0.02, "share": 0.25},
+    }
+    (tmp_path / "choice_experts.json").write_text(json.dumps(made))
+    lines = choice_table(tmp_path, most=1)
+    assert len(lines) == 4
+    assert lines[2] == "| 1 | 1.5 cells | 0.02 | 0.25 | 0.600 | 0.900 |"
+    assert lines[3] == "| 3 (standing) | 2.5 cells | 0.02 | 0.25 | 0.600 | 0.700 |"
+
+
+def test_a_curve_has_one_row_for_every_length_and_width(tmp_path):
+    assert curve_table(tmp_path) == ["No curve was measured yet."]
+    figures = {"image_auroc": 0.6, "pixel_auroc": 0.9, "au_pro": 0.3, "energy": 0.5}
+    size = {"steps": 500, "width": 16, "parameters": 9000, "seconds": 41.3}
+    made = {"category": "mvtec/felt", "image_size": 64, "seed": 0}
+    made["rows"] = [size | figures]
+    (tmp_path / "curve_mvtec-felt_64px.json").write_text(json.dumps(made))
+    row = "| 500 | 16 | 9000 | 41 | 0.500 | 0.600 | 0.900 | 0.300 |"
+    assert row in curve_table(tmp_path)
+
+
+def test_the_standing_choice_is_that_of_the_library():
+    made = json.loads((RESULTS / "choice_experts.json").read_text())
+    network = PatchEnergy(3, width=8)
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    gaussians = ProductOfExperts.of(network, images).gaussians
+    share = inspect.signature(weighted_map).parameters["share"].default
+    standing = {
+        "cells": gaussians.side / gaussians.stride,
+        "noise": gaussians.noise,
+        "share": share,
+    }
+    assert made["standing"] == standing

@@ -8,7 +8,14 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from ebmlib.results import ablation_table, gains_table, read_results, results_table
+from ebmlib.results import (
+    ablation_table,
+    choice_table,
+    curve_table,
+    gains_table,
+    read_results,
+    results_table,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = ["torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pillow",
@@ -92,6 +99,22 @@ class Ablation(Generated):
         return ablation_table(ROOT / "results")
 
 
+class Choice(Generated):
+    """``{choice-table}``: candidates on mock exams, from results/."""
+
+    def lines(self) -> list[str]:
+        """The Markdown lines."""
+        return choice_table(ROOT / "results")
+
+
+class Curve(Generated):
+    """``{curve-table}``: figures against steps and width, from results/."""
+
+    def lines(self) -> list[str]:
+        """The Markdown lines."""
+        return curve_table(ROOT / "results")
+
+
 class Versions(Generated):
     """``{tested-versions}``: what requirements.txt pins."""
 
@@ -106,5 +129,7 @@ def setup(app) -> dict:
     app.add_directive("results-table", Results)
     app.add_directive("gains-table", Gains)
     app.add_directive("ablation-table", Ablation)
+    app.add_directive("choice-table", Choice)
+    app.add_directive("curve-table", Curve)
     app.add_directive("tested-versions", Versions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
