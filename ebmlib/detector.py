@@ -68,9 +68,10 @@ class EnergyDetector:
     like, and sets the threshold on normal images that training never saw.
 
     Args:
-        method: the recipe in `ebmlib.recipes`: `"contrast"`, `"experts"`,
-            `"thorough_contrast"`, `"thorough_experts"`, `"score_matching"` or
-            `"contrastive_divergence"`.
+        method: the recipe in `ebmlib.recipes`: `"experts"`, which fits its restoring
+            force to the part; `"thorough_experts"`, the same for longer;
+            `"contrast"`, which chapter 9 builds and whose force is fixed;
+            `"thorough_contrast"`, `"score_matching"` or `"contrastive_divergence"`.
         image_size: side in pixels to which every image is resized. The energy looks at
             2^15 pixels at most: a larger image is averaged over squares of `shrink`
             pixels, unless a part frame is small enough. At 256 px a bottle that fills
@@ -104,13 +105,13 @@ class EnergyDetector:
         log_: the `ebmlib.training.TrainingLog` of the run.
 
     Example:
-        detector = EnergyDetector("experts", image_size=128).fit("parts/normal")
+        detector = EnergyDetector(image_size=128).fit("parts/normal")
         detector.predict("parts/today").anomalous
     """
 
     def __init__(
         self,
-        method: str = "contrast",
+        method: str = "experts",
         image_size: int = 128,
         *,
         score: str = "max",

@@ -105,6 +105,14 @@ def test_fit_is_repeatable_and_leaves_the_global_generator_alone(normals):
     assert not torch.equal(first, scores(2))
 
 
+def test_the_default_finds_defects_after_a_few_steps(normals):
+    detector = EnergyDetector(image_size=SIZE, steps=5, false_alarm_rate=0.2)
+    detector.fit(normals)
+    good, bad = stripes(15, seed=1)[0], stripes(15, seed=2, defects=True)[0]
+    scores = detector.anomaly_score(torch.cat([good, bad]))
+    assert image_auroc(scores, np.arange(30) >= 15) > 0.9
+
+
 @pytest.mark.parametrize("method", ["score_matching", "contrastive_divergence"])
 def test_every_method_fits_scores_and_travels(method, normals, tmp_path):
     detector = EnergyDetector(

@@ -64,7 +64,7 @@ def main() -> None:
     args = parser.parse_args()
     category = load(args.category, size=args.size)
     detector = EnergyDetector(
-        image_size=args.size, steps=args.steps, aligned=args.aligned, device="cpu"
+        "contrast", args.size, steps=args.steps, aligned=args.aligned, device="cpu"
     )
     detector.fit(category.train)
     maps = detector.anomaly_map(category.test).cpu()

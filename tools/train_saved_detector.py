@@ -22,7 +22,9 @@ def main() -> None:
     data = load(CATEGORY, size=SIZE)
     # Its energy standardizes every image by itself; the drawn light varies little.
     options = {"one_exposure": False, "aligned": True, "device": "cpu"}
-    detector = EnergyDetector(image_size=SIZE, steps=STEPS, seed=SEED, **options)
+    detector = EnergyDetector(
+        "contrast", image_size=SIZE, steps=STEPS, seed=SEED, **options
+    )
     detector.fit(data.train, progress=True)
     path = FOLDER / f"{CATEGORY.replace('/', '_')}.safetensors"
     detector.save(path)
