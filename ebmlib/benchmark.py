@@ -161,7 +161,10 @@ def image_scores(model: Any, images: Tensor) -> dict[str, Tensor]:
 def measure(
     scores: dict[str, Tensor], maps: Tensor, category: Category
 ) -> dict[str, Any]:
-    """Image AUROC of every score, pixel AUROC and AU-PRO, each with its interval."""
+    """Image AUROC of every score, pixel AUROC and AU-PRO, each with its interval.
+
+    Without masks there is nothing to measure a map by, and only the first remains.
+    """
     labels, masks = np.asarray(category.labels), np.asarray(category.masks)
     result: dict[str, Any] = {"image_scores": {}}
     for name, values in scores.items():
@@ -170,7 +173,8 @@ def measure(
     standing = result["image_scores"].pop("score")
     result["image_auroc"] = standing["image_auroc"]
     result["image_auroc_interval"] = standing["interval"]
-    for name, metric in (("pixel_auroc", pixel_auroc), ("au_pro", au_pro)):
+    of_pixels = (("pixel_auroc", pixel_auroc), ("au_pro", au_pro))
+    for name, metric in of_pixels if category.has_masks else ():
         value, interval = _with_interval(metric, labels, maps.numpy(), masks)
         result[name], result[f"{name}_interval"] = value, interval
     return result
@@ -188,11 +192,11 @@ def single_maps(model: Any, images: Tensor) -> dict[str, Tensor]:
 
 def measure_map(maps: Tensor, category: Category) -> dict[str, float]:
     """What a map reaches by itself; its maximum is the image score."""
-    return {
-        "image_auroc": round(image_auroc(image_score(maps), category.labels), 4),
-        "pixel_auroc": round(pixel_auroc(maps, category.masks), 4),
-        "au_pro": round(au_pro(maps, category.masks), 4),
-    }
+    found = {"image_auroc": round(image_auroc(image_score(maps), category.labels), 4)}
+    if category.has_masks:
+        found["pixel_auroc"] = round(pixel_auroc(maps, category.masks), 4)
+        found["au_pro"] = round(au_pro(maps, category.masks), 4)
+    return found
 
 
 def _with_interval(metric, labels, *arrays) -> tuple[float, list[float]]:
@@ -335,7 +339,8 @@ def run_here(cell: Cell) -> str:
     write_result(Path(cell["path"]), {**result, "command": cell["command"]})
     metrics = result["metrics"]
     names = ("image_auroc", "pixel_auroc", "au_pro")
-    figures = "  ".join(f"{name} {metrics[name]:.3f}" for name in names)
+    known = [name for name in names if name in metrics]
+    figures = "  ".join(f"{name} {metrics[name]:.3f}" for name in known)
     return f"{figures}  ({result['seconds']['fit']:.0f} s)"
 
 
@@ -357,7 +362,8 @@ examples:
   all fifteen categories of MVTec AD (or those that are there), three seeds:
     python -m ebmlib.benchmark --categories 'mvtec/*' --root /data/mvtec_ad
   your own images, laid out as in MVTec AD (/data/parts/castings/train/good, test/good,
-  test/<defect>, ground_truth/<defect>), one energy with the trivial rows beside it:
+  test/<defect>, ground_truth/<defect>), one energy with the trivial rows beside it
+  (without ground_truth/ only image AUROC is measured):
     python -m ebmlib.benchmark --root /data/parts --categories mvtec/castings \\
         --methods brightness per_pixel_gaussian pca experts --size 128
   the same on a Dask cluster, whose workers see the same folders:

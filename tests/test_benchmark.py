@@ -1,6 +1,7 @@
 """Facts about the benchmark: one whole file per result, nothing done twice."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ebmlib import benchmark
 from ebmlib.data import load, synthetic
 from ebmlib.detector import EnergyDetector
 from ebmlib.metrics import au_pro, image_auroc
+from ebmlib.results import results_table
 from ebmlib.sweep import to_text
 
 FIELDS = {
@@ -70,6 +72,17 @@ def test_a_perfect_map_gets_a_perfect_score(nut):
     found = benchmark.measure(scores, nut.masks.float(), nut)
     assert found["image_auroc"] == found["pixel_auroc"] == found["au_pro"] == 1.0
     assert labels.sum() == masks.any((1, 2)).sum()
+
+
+def test_without_masks_only_detection_is_measured_and_the_table_says_so(nut):
+    bare = replace(nut, masks=torch.zeros_like(nut.masks))
+    result = benchmark.run(bare, "contrast", **QUICK)
+    assert set(result["metrics"]["maps"]["gradient"]) == {"image_auroc"}
+    assert not {"pixel_auroc", "au_pro"} & result["metrics"].keys()
+    whole = benchmark.run(nut, "contrast", **QUICK)
+    assert result["metrics"]["image_scores"] == whole["metrics"]["image_scores"]
+    (row,) = (r for r in results_table([result]) if r.startswith("| contrast"))
+    assert row.count("–") >= 2
 
 
 # ------------------------------------------------------- what selection may look at

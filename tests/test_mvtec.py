@@ -1,6 +1,7 @@
 """A tiny folder in MVTec layout: paired by name, sorted, and checked for wholeness."""
 
 import re
+import shutil
 import warnings
 
 import numpy as np
@@ -136,6 +137,32 @@ def test_load_by_name_and_by_environment(root, monkeypatch):
 def test_unknown_names_are_refused(name):
     with pytest.raises(ValueError, match="write 'synthetic/nut' or 'mvtec/bottle'"):
         load(name)
+
+
+def test_a_category_of_ones_own_may_come_without_masks(root):
+    shutil.rmtree(root / "plate/ground_truth")
+    plate = load_mvtec(root, "plate", size=SIDE)
+    assert not plate.has_masks
+    assert plate.labels.sum() == 5
+    report = validate(root)
+    assert report.ok
+    assert "plate: no masks, so nobody can measure localization" in report.notes
+
+
+def test_an_official_category_may_not(tmp_path):
+    folder = draw_category(tmp_path, "bottle", defects={"broken_large": 2})
+    shutil.rmtree(folder / "ground_truth")
+    with pytest.raises(LayoutError, match=r"broken_large/000\.png has no mask"):
+        load_mvtec(tmp_path, "bottle", size=SIDE)
+
+
+def test_a_mask_may_have_the_name_of_its_image(root):
+    whole = load_mvtec(root, "plate", size=SIDE)
+    for path in (root / "plate/ground_truth").rglob("*_mask.png"):
+        path.rename(path.with_name(path.name.replace("_mask", "")))
+    again = load_mvtec(root, "plate", size=SIDE)
+    assert again.has_masks
+    assert torch.equal(again.masks, whole.masks)
 
 
 # ---------------------------------------------------------------- what cannot be loaded

@@ -20,7 +20,8 @@ class Category:
         train: Normal images only, float32 (N, C, H, W) in [0, 1].
         test: Normal and defective images, float32 (M, C, H, W) in [0, 1].
         labels: bool (M,), True = defective.
-        masks: bool (M, H, W), True = defective pixel; all False for a normal image.
+        masks: bool (M, H, W), True = defective pixel; all False for a normal image,
+            and for every image where nobody has drawn masks, see `has_masks`.
         kinds: M names: "good" for a normal image, else the kind of defect.
         notes: What was lost on the way, in words: defect regions too small for the
             chosen image size. Empty when nothing was.
@@ -73,6 +74,11 @@ class Category:
                 )
             if marked[index] and not defective:
                 raise ValueError(f"test image {index} is normal but has a defect mask")
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether any defect is marked: without, localization cannot be measured."""
+        return bool(self.masks.any())
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

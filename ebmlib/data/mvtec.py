@@ -60,7 +60,8 @@ def load_mvtec(
 
     Test images come sorted: "good" first, then the defects, each by file name. Defect
     regions that vanish at this size (no pixel at least half covered) are counted in one
-    warning and listed in `Category.notes`; their images stay labeled defective.
+    warning and listed in `Category.notes`; their images stay labeled defective. A
+    category of your own may have no ground_truth/; its masks are then empty.
 
     Args:
         root: The folder that holds the categories.

@@ -6,6 +6,9 @@ The layout, for one category:
     test/good/NNN.png                  normal images
     test/<kind>/NNN.png                defective images
     ground_truth/<kind>/NNN_mask.png   where the defect is; paired by *name*
+
+Your own images may come without ground_truth/ altogether: then it can be measured
+whether a detector finds the defects, not where. Masks may also be called NNN.png.
 """
 
 from collections.abc import Sequence
@@ -52,10 +55,12 @@ def categories_in(root: str | Path) -> list[str]:
 def pair_masks(folder: Path) -> tuple[list[Sample], list[str]]:
     """Test images with their masks by name, and what does not pair up, in words.
 
-    The mask of test/<kind>/NNN.png is ground_truth/<kind>/NNN_mask.png, never "the n-th
-    file of the folder": one missing mask would shift all that follow.
+    The mask of test/<kind>/NNN.png is ground_truth/<kind>/NNN_mask.png (or NNN.png),
+    never "the n-th file of the folder": one missing mask would shift all that follow.
+    Where a category of your own has no ground_truth/ at all, no mask is missed.
     """
     samples, problems = [], []
+    masked = (folder / "ground_truth").is_dir() or folder.name in OFFICIAL_COUNTS
     kinds = _subfolders(folder / "test")
     if not kinds:
         problems.append("test/ is missing or empty")
@@ -67,8 +72,8 @@ def pair_masks(folder: Path) -> tuple[list[Sample], list[str]]:
             path.stem: path for path in _images_or_none(folder / "ground_truth" / kind)
         }
         for image in images:
-            mask = masks.pop(f"{image.stem}_mask", None)
-            if mask is None and kind != "good":
+            mask = masks.pop(f"{image.stem}_mask", None) or masks.pop(image.stem, None)
+            if mask is None and kind != "good" and masked:
                 problems.append(
                     f"test/{kind}/{image.name} has no mask {image.stem}_mask"
                 )
@@ -201,6 +206,8 @@ def _validate_category(folder: Path, name: str, report: Report) -> None:
     found += _bad_images([*train, *(sample.image for sample in samples)])
     found += _bad_masks(samples)
     report.problems += [f"{name}: {problem}" for problem in found]
+    if samples and not any(sample.mask for sample in samples):
+        report.notes.append(f"{name}: no masks, so nobody can measure localization")
     _note_side(name, train, report)
 
 
