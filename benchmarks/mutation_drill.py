@@ -116,6 +116,43 @@ MUTATIONS = [
         "energy",
         "06 08",
     ),
+    # ---------------------------------------------------------- products of experts
+    Mutation(
+        "half of the squared distance",
+        "experts.py",
+        "return white.square().sum(2).movedim(-1, 0) / 2",
+        "return white.square().sum(2).movedim(-1, 0)",
+        "the Gaussian expert is not -log of a Gaussian any more",
+        "experts",
+        "12",
+    ),
+    Mutation(
+        "place of a Gaussian patch",
+        "experts.py",
+        "before, after = margin // 2, margin - margin // 2",
+        "before, after = 0, margin",
+        "patches are not centered in their cells",
+        "experts",
+        "12",
+    ),
+    Mutation(
+        "share of the second expert",
+        "experts.py",
+        "ratio = share * (first.std() / second.std()).item()",
+        "ratio = (first.std() / second.std()).item() / share",
+        "the second expert is nine times too soft",
+        "experts",
+        "12",
+    ),
+    Mutation(
+        "logarithm of the patch energies",
+        "scoring.py",
+        "cells = cells.log1p()",
+        "cells = cells.sqrt()",
+        "a loud patch spills over its neighbors",
+        "experts",
+        "12",
+    ),
     # -------------------------------------------------------------------- the sampler
     Mutation(
         "Langevin noise",
