@@ -231,6 +231,10 @@ def build_energy(name: str, config: dict[str, Any]) -> nn.Module:
     Raises:
         ValueError: an unknown name.
     """
+    if name == "BackbonePatches":
+        from ebmlib.backbone import BackbonePatches  # which imports this module
+
+        return BackbonePatches(**config)
     if name == "ProductOfExperts":
         return ProductOfExperts(
             PatchEnergy(**config["network"]),
@@ -240,6 +244,7 @@ def build_energy(name: str, config: dict[str, Any]) -> nn.Module:
     kinds = {"ConvEnergy": ConvEnergy, "PatchEnergy": PatchEnergy}
     if name not in kinds:
         raise ValueError(
-            f"unknown energy {name!r}, expected ProductOfExperts, {' or '.join(kinds)}"
+            f"unknown energy {name!r}, expected ProductOfExperts, BackbonePatches, "
+            f"{' or '.join(kinds)}"
         )
     return kinds[name](**config)

@@ -25,14 +25,23 @@ def torchvision_functional() -> ModuleType:
     Raises:
         ImportError: torchvision is not installed.
     """
-    name = "torchvision.transforms.v2.functional"
+    return torchvision_module("transforms.v2.functional", "augmentation")
+
+
+def torchvision_module(part: str, user: str) -> ModuleType:
+    """The module `torchvision.<part>`; `user` is who needs it, for the error.
+
+    Raises:
+        ImportError: torchvision is not installed.
+    """
+    name = f"torchvision.{part}"
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != "torchvision":
             raise
         raise ImportError(
-            "augmentation needs torchvision, which is not installed; run "
+            f"{user} needs torchvision, which is not installed; run "
             "`pip install torchvision` (or `pip install 'ebmlib[vision]'`)."
         ) from error
     except RuntimeError as error:
