@@ -382,9 +382,10 @@ def test_a_hostile_category_leaves_nothing_behind(server, tmp_path, name):
 
 
 def test_an_incomplete_category_leaves_nothing_behind(server, tmp_path):
-    lacking = cup(without=["cup/ground_truth/hole/000_mask.png"])
+    image = dict(cup())["cup/test/hole/000.png"]
+    lacking = [*cup(), ("cup/test/hole/001.png", image)]
     server.files["cup.tar.xz"] = tar_bytes(lacking)
-    with pytest.raises(DownloadError, match=r"not whole: .*000\.png has no mask"):
+    with pytest.raises(DownloadError, match=r"not whole: .*001\.png has no mask"):
         fetch_cup(server, tmp_path, "well")
     assert names(tmp_path) == []
     server.files["cup.tar.xz"] = tar_bytes([("other/a.png", b"x")])
