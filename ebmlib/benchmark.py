@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ebmlib.backbone import RANDOM, weights_label
 from ebmlib.baselines import BASELINES
 from ebmlib.data import Category, load
 from ebmlib.data.mvtec_layout import LayoutError, categories_in
@@ -37,7 +38,8 @@ from ebmlib.recipes import RECIPES
 from ebmlib.scoring import image_score
 from ebmlib.sweep import Cell, sweep, watch_parent, write_result
 
-METHODS = (*BASELINES, *RECIPES)
+# What is measured by default: nothing that needs a file from elsewhere.
+METHODS = (*BASELINES, *(name for name in RECIPES if name != "backbone"))
 ALIGNED = {"yes": True, "no": False, "auto": None}
 
 # ------------------------------------------------------------------------ one result
@@ -69,7 +71,8 @@ def fit(
         options = accepted(method, {"seed": seed, **settings})
         return BASELINES[method](**options).fit(images)
     if method not in RECIPES:
-        raise ValueError(f"method must be one of {METHODS}, got {method!r}")
+        known = (*BASELINES, *RECIPES)
+        raise ValueError(f"method must be one of {known}, got {method!r}")
     aligned = "auto" if aligned is None else aligned
     size = images.shape[-1]
     return EnergyDetector(method, size, seed=seed, aligned=aligned, **settings).fit(
@@ -78,9 +81,13 @@ def fit(
 
 
 def accepted(method: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a method takes: all, or those that the baseline knows."""
+    """The settings that a method takes: all, or those that the baseline knows.
+
+    Only "backbone" has weights, and no steps.
+    """
     if method not in BASELINES:
-        return settings
+        other = "steps" if method == "backbone" else "weights"
+        return {name: value for name, value in settings.items() if name != other}
     known = inspect.signature(BASELINES[method]).parameters
     return {name: value for name, value in settings.items() if name in known}
 
@@ -277,10 +284,17 @@ def cells(options: argparse.Namespace, command: str) -> list[Cell]:
     """One cell for every file that the command line asks for.
 
     Raises:
-        ValueError: a file of that name was made with other settings.
+        FileNotFoundError: no file of weights.
+        ValueError: a file of that name was made with other settings, or weights are
+            given that no method asks for.
     """
     root = options.root or os.environ.get("MVTEC_ROOT")
     settings = {} if options.steps is None else {"steps": options.steps}
+    if options.weights is not None:
+        if "backbone" not in options.methods:
+            raise ValueError("--weights is for --methods backbone")
+        weights_label(options.weights)  # a missing file is refused now
+        settings["weights"] = str(options.weights.resolve())
     save = options.save and options.save.resolve()
     threads = options.threads
     if threads is None and options.dask is None:
@@ -315,6 +329,9 @@ def _check_same_settings(path: Path, cell: Cell) -> None:
     made, asked = json.loads(path.read_text())["settings"], dict(cell["settings"])
     if cell["method"] in RECIPES and cell["aligned"] is not None:
         asked["aligned"] = cell["aligned"]
+    if cell["method"] == "backbone":
+        file = asked.get("weights")
+        asked["weights"] = weights_label(file) if file else RANDOM
     other = {k: made.get(k) for k, v in asked.items() if made.get(k) != v}
     if other:
         raise ValueError(
@@ -371,6 +388,8 @@ examples:
     dask worker tcp://HOST:8786          # on every machine
     python -m ebmlib.benchmark --categories 'mvtec/*' --root /data/mvtec_ad \\
         --dask tcp://HOST:8786
+  Gaussians on the features of a ResNet, whose weights file you have:
+    python -m ebmlib.benchmark --methods backbone --weights resnet18.pth
 
 methods:
 """
@@ -386,6 +405,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__.split("\n")[0],
         epilog=EXAMPLES + listed,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # `_without_folders` knows flags by their whole names
     )
     add = made.add_argument
     add(
@@ -400,9 +420,9 @@ def parser() -> argparse.ArgumentParser:
         "--methods",
         nargs="+",
         default=list(METHODS),
-        choices=METHODS,
+        choices=(*BASELINES, *RECIPES),
         metavar="NAME",
-        help="see below (default: all)",
+        help="see below (default: all but backbone)",
     )
     add(
         "--seeds",
@@ -420,6 +440,13 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="do objects always lie in the same place? auto asks the training images, "
         "see ebmlib.data.pose (default: auto)",
+    )
+    add(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="of a torchvision ResNet, .pth or .safetensors, for the method backbone "
+        "(default: random weights, and the tables say so)",
     )
     add("--root", help="folder of the categories (default: the variable MVTEC_ROOT)")
     add(
@@ -467,11 +494,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _without_folders(words: list[str]) -> list[str]:
     """Leave the reader's own folders and machines out of the recorded command."""
-    kept = list(words)
-    for flag in ("--root", "--out", "--save", "--dask"):
-        if flag in kept:
-            at = kept.index(flag)
-            del kept[at : at + 2]
+    private = ("--root", "--out", "--save", "--dask", "--weights")
+    kept = []
+    for before, word in zip(["", *words], words, strict=False):
+        if before not in private and word.split("=")[0] not in private:
+            kept.append(word)
     return kept
 
 

@@ -71,7 +71,8 @@ class EnergyDetector:
         method: the recipe in `ebmlib.recipes`: `"experts"`, which fits its restoring
             force to the part; `"thorough_experts"`, the same for longer;
             `"contrast"`, which chapter 9 builds and whose force is fixed;
-            `"thorough_contrast"`, `"score_matching"` or `"contrastive_divergence"`.
+            `"thorough_contrast"`, `"score_matching"` or `"contrastive_divergence"`;
+            or `"backbone"`, which trains nothing, see `ebmlib.backbone`.
         image_size: side in pixels to which every image is resized. The energy looks at
             2^15 pixels at most: a larger image is averaged over squares of `shrink`
             pixels, unless a part frame is small enough. At 256 px a bottle that fills
@@ -91,18 +92,22 @@ class EnergyDetector:
             default the recipe's.
         one_exposure: bring every view to the mean and contrast of the training images
             first, so that a lamp is not taken for a defect, see `ebmlib.data.exposure`.
-        steps: training steps; by default the recipe's.
+        steps: training steps; by default the recipe's. "backbone" takes none.
         false_alarm_rate: share of normal images that may be flagged, in (0, 1).
         holdout: least share of the normal images kept from training for the threshold.
             More are kept if the false-alarm rate needs them, at most half.
         seed: makes `fit` repeatable.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`.
+        weights: for `"backbone"` alone, the file of a torchvision ResNet's weights,
+            `.pth` or `.safetensors`. Without it they are random, and `fit` warns. What
+            `save` writes holds the weights; the file is not needed again.
 
     Attributes:
         threshold_: scores above it are called anomalous; set by `fit`.
         held_out_: indices of the normal images that set the threshold.
         layout_: how the product lies, if `aligned` was "auto".
-        log_: the `ebmlib.training.TrainingLog` of the run.
+        log_: the `ebmlib.training.TrainingLog` of the run; None if nothing is trained.
+        weights_: "random", or the weights file's name and the start of its SHA-256.
 
     Example:
         detector = EnergyDetector(image_size=128).fit("parts/normal")
@@ -125,6 +130,7 @@ class EnergyDetector:
         holdout: float = 0.1,
         seed: int = 0,
         device: str = "auto",
+        weights: str | Path | None = None,
     ):
         if method not in RECIPES:
             raise ValueError(f"method must be one of {tuple(RECIPES)}, got {method!r}")
@@ -138,6 +144,12 @@ class EnergyDetector:
                 raise ValueError(
                     f"{name} must lie strictly between 0 and 1, got {value}"
                 )
+        if weights is not None and method != "backbone":
+            raise ValueError(
+                f'weights are for method="backbone", got method={method!r}, which '
+                "learns its own"
+            )
+        self.weights, self.weights_ = weights, None
         self.method, self.image_size, self.score = method, int(image_size), score
         if aligned not in (True, False, "auto"):
             raise ValueError(f'aligned must be True, False or "auto", got {aligned!r}')
@@ -167,7 +179,8 @@ class EnergyDetector:
                 `(N, H, W, C)`, or a folder of images; at least 4. The resized training
                 images are held in memory, as training visits them many times.
             **training: options for `ebmlib.training.train` that override the
-                recipe's, such as `checkpoint="run.safetensors"` or `progress=True`.
+                recipe's, such as `checkpoint="run.safetensors"` or `progress=True`;
+                without effect on "backbone".
 
         Returns:
             The detector itself.
@@ -187,12 +200,20 @@ class EnergyDetector:
         with torch.random.fork_rng(devices=[]):  # weights depend on the seed alone
             generator = torch.manual_seed(self.seed)
             steps = training.get("steps", self.steps)
-            recipe = RECIPES[self.method](fitted, self.aligned, generator, steps)
-        options = {**recipe.training, "seed": self.seed, "device": self.device}
+            extra = {"weights": self.weights} if self.method == "backbone" else {}
+            make = RECIPES[self.method]
+            recipe = make(fitted, self.aligned, generator, steps, **extra)
         self.energy = recipe.energy
-        options |= training
-        self.log_ = train(self.energy, fitted, recipe.objective, **options)
-        self.steps = options["steps"]
+        if recipe.objective is None:
+            self.energy.to(self.device)
+            self.log_ = self.steps = None
+        else:
+            options = {**recipe.training, "seed": self.seed, "device": self.device}
+            options |= training
+            self.log_ = train(self.energy, fitted, recipe.objective, **options)
+            self.steps = options["steps"]
+        if extra:
+            self._note_weights()
         if recipe.finish is not None:
             self.energy = recipe.finish(self.energy, fitted)
         self.energy.eval().requires_grad_(False)
@@ -237,7 +258,10 @@ class EnergyDetector:
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, with what `fit` chose for those left out."""
-        return {name: getattr(self, name) for name in SETTINGS}
+        found = {name: getattr(self, name) for name in SETTINGS}
+        if self.method == "backbone":  # what was read, not where it lay
+            found["weights"] = self.weights_
+        return found
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file: weights, map statistics, settings as JSON."""
@@ -273,13 +297,16 @@ class EnergyDetector:
                 f"{path} has detector format {header.get('format_version')!r}; this "
                 f"version of ebmlib reads formats 1 to {FORMAT_VERSION}"
             )
-        detector = cls(**header["settings"], device=device)
+        settings = dict(header["settings"])
+        weights = settings.pop("weights", None)
+        detector = cls(**settings, device=device)
+        detector.weights_ = weights
         try:
             energy = build_energy(header["energy"], header["energy_config"])
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        weights = {k[7:]: v for k, v in tensors.items() if k.startswith("energy.")}
-        energy.load_state_dict(weights)
+        state = {k[7:]: v for k, v in tensors.items() if k.startswith("energy.")}
+        energy.load_state_dict(state)
         detector.energy = energy.to(detector.device).eval().requires_grad_(False)
         if "frame.template" in tensors:
             detector.frame = PartFrame(tensors["frame.template"])
@@ -336,6 +363,15 @@ class EnergyDetector:
             maps = self._raw_map(view, kind)
             parts.append(self._put_back(maps, poses, x, outside=0.0))
         return torch.cat(parts)
+
+    def _note_weights(self) -> None:
+        self.weights_ = self.energy.weights
+        if self.weights is None:
+            warnings.warn(
+                "the backbone's weights are random: give weights=FILE, a torchvision "
+                "ResNet's, for pretrained features",
+                stacklevel=3,
+            )
 
     def _batches(self, images: Images, batch_size: int = 32) -> Iterator[Tensor]:
         self._check_fitted()

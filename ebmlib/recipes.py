@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ebmlib.backbone import BackbonePatches
 from ebmlib.data.augmentation import Augment
 from ebmlib.data.corruption import corrupt, damage
 from ebmlib.energy import ConvEnergy, PatchEnergy
@@ -36,7 +38,8 @@ class Recipe:
 
     Attributes:
         energy: the network.
-        objective: what `training.train` calls, see `ebmlib.losses`.
+        objective: what `training.train` calls, see `ebmlib.losses`; None: nothing is
+            trained, `finish` fits the energy in closed form.
         standardize: mode of `scoring.MapStandardizer`.
         smoothing: Gaussian width of the gradient map, as a share of the image's side.
         map: "gradient", "weighted" or "compressed", see `scoring.weighted_map`.
@@ -46,7 +49,7 @@ class Recipe:
     """
 
     energy: nn.Module
-    objective: Callable
+    objective: Callable | None
     standardize: str
     smoothing: float
     training: dict[str, Any] = field(default_factory=dict)
@@ -198,6 +201,34 @@ def contrastive_divergence(
     )
 
 
+def backbone(
+    images: Tensor,
+    aligned: bool,
+    generator: torch.Generator,
+    steps: int | None = None,
+    weights: str | Path | None = None,
+) -> Recipe:
+    """Gaussians on the features of a ResNet, in closed form (Defard et al. 2021).
+
+    `weights` is the file of a torchvision ResNet, see `ebmlib.backbone`; without one
+    its weights are random. `steps` has no effect.
+    """
+    size, options = tuple(images.shape[-2:]), {"everywhere": not aligned}
+    options |= {"channels": images.shape[1], "seed": generator.initial_seed()}
+    if weights is None:
+        energy = BackbonePatches(size, **options)
+    else:
+        energy = BackbonePatches.of(size, weights, **options)
+    return Recipe(
+        energy,
+        objective=None,
+        standardize="global",  # the distances are in units of each position's spread
+        smoothing=1 / 64,
+        map="patches",
+        finish=BackbonePatches.fit,
+    )
+
+
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "contrast": contrast,
     "experts": experts,
@@ -205,4 +236,5 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "thorough_experts": thorough_experts,
     "score_matching": score_matching,
     "contrastive_divergence": contrastive_divergence,
+    "backbone": backbone,
 }

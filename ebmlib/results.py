@@ -9,6 +9,7 @@ beat the best of them is marked.
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -75,10 +76,15 @@ def grouped(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
     }
 
 
-def label(method: str) -> str:
-    """The honest name of a baseline; a recipe's own name."""
+def label(method: str, runs: Sequence[Run] = ()) -> str:
+    """The honest name of a baseline; a recipe's own name, and whose weights it had."""
     known = BASELINES.get(method)
-    return known.label if known else method.replace("_", " ")
+    if known:
+        return known.label
+    weights = {run.get("settings", {}).get("weights") for run in runs} - {None}
+    weights = ["random weights" if w == "random" else w for w in sorted(weights)]
+    name = method.replace("_", " ")
+    return f"{name} ({'; '.join(weights)})" if weights else name
 
 
 # ------------------------------------------------------------------------ tables
@@ -125,7 +131,8 @@ def row(method: str, runs: list[Run], bars: dict[str, float | None]) -> str:
             figures.append(mean_and_range(values))
     seconds = [run["seconds"]["fit"] for run in runs if "seconds" in run]
     time = f"{mean(seconds):.0f}" if seconds else "–"
-    return f"| {label(method)} | {len(runs)} | {' | '.join(figures)} | {time} |"
+    name = label(method, runs)
+    return f"| {name} | {len(runs)} | {' | '.join(figures)} | {time} |"
 
 
 def best_trivial(methods: dict[str, list[Run]], key: str) -> float | None:
@@ -265,9 +272,8 @@ def gains_table(runs: list[Run], base: str = "energy") -> list[str]:
             names += [s for s in scores if s not in names]
             values = values_of([run["metrics"] for run in found], "energy")
             gains = {s: str(gain(found, s, base)) for s in scores}
-            head = (
-                f"| {title} | {label(method)} | {len(found)} | {mean_and_range(values)}"
-            )
+            name = label(method, found)
+            head = f"| {title} | {name} | {len(found)} | {mean_and_range(values)}"
             rows.append((head, gains))
     if not rows:
         return ["No run holds the scores of its images yet."]
@@ -395,7 +401,7 @@ def plot_results(runs: list[Run], metric: str = "image_auroc") -> Figure:
         bar = best_trivial(methods, metric)
         if bar is not None:
             ax.axvline(bar, color=plotting.INK, ls=":", lw=1.2)
-        names = [label(method).replace(" (", "\n(") for method in methods]
+        names = [label(*item).replace(" (", "\n(") for item in methods.items()]
         ax.set_yticks(range(len(methods)), names, fontsize=9)
         ax.set(title=title, ylim=(len(methods) - 0.5, -0.5))
     left = min(ax.get_xlim()[0] for ax in axes[:, 0])  # one scale for all panels

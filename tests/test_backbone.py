@@ -9,10 +9,14 @@ import torch
 from safetensors.torch import save_file
 from scipy.spatial.distance import mahalanobis
 
+from ebmlib import benchmark
 from ebmlib.backbone import BackbonePatches, load_weights, weights_label
+from ebmlib.data import load
 from ebmlib.data._torchvision import torchvision_module
+from ebmlib.detector import EnergyDetector
 from ebmlib.energy import input_gradient
 from ebmlib.experts import build_energy
+from ebmlib.results import label, results_table
 from ebmlib.scoring import gradient_map, patch_map
 
 SIZE = (64, 64)
@@ -262,3 +266,96 @@ def test_images_of_another_size_or_a_single_one_are_refused(fitted):
         fitted(torch.rand(1, 3, 32, 32))
     with pytest.raises(ValueError, match="at least 2 images"):
         BackbonePatches(SIZE, count=20).fit(pictures(1))
+
+
+# ------------------------------------------------- the method of detector and benchmark
+
+
+QUICK = {"false_alarm_rate": 0.4, "aligned": True}
+
+
+@pytest.fixture(scope="module")
+def nut():
+    return load("synthetic/nut", size=32, n_train=24, n_test=6, n_defective=2)
+
+
+def test_a_detector_needs_no_weights_file_once_it_is_saved(files, nut, tmp_path):
+    copy = tmp_path / "mine.pth"
+    copy.write_bytes(files["pth"].read_bytes())
+    detector = EnergyDetector("backbone", 32, weights=copy, **QUICK).fit(nut.train)
+    given = load_weights(copy)[1]["conv1.weight"]
+    assert torch.equal(detector.energy.trunk.conv1.weight, given)
+    assert detector.log_ is detector.steps is None  # nothing was trained
+    expected, name = detector.anomaly_score(nut.test), weights_label(copy)
+    copy.unlink()
+    detector.save(tmp_path / "detector.safetensors")
+    again = EnergyDetector.load(tmp_path / "detector.safetensors", device="cpu")
+    assert torch.equal(again.anomaly_score(nut.test), expected)
+    assert again.weights_ == again.settings()["weights"] == name
+    assert again.threshold_ == detector.threshold_
+    assert (
+        str(tmp_path).encode() not in (tmp_path / "detector.safetensors").read_bytes()
+    )
+
+
+def test_without_a_file_the_detector_warns_and_says_random(nut):
+    with pytest.warns(UserWarning, match="weights are random: give weights=FILE"):
+        detector = EnergyDetector("backbone", 32, **QUICK).fit(nut.train)
+    assert detector.weights_ == detector.settings()["weights"] == "random"
+
+
+def test_the_weights_decide_the_scores_and_the_seed_of_the_fit_does_not(files, nut):
+    def scores(weights, seed=0):
+        options = {**QUICK, "weights": weights, "seed": seed}
+        energy = EnergyDetector("backbone", 32, **options).fit(nut.train).energy
+        return energy, energy.trunk.conv1.weight
+
+    energy, weight = scores(files["pth"])
+    other, again = scores(files["st"], seed=1)
+    assert torch.equal(weight, again)
+    assert not torch.equal(energy.chosen, other.chosen)  # the channels are drawn
+
+
+def test_the_other_methods_learn_their_own_weights(files):
+    with pytest.raises(ValueError, match='weights are for method="backbone", got'):
+        EnergyDetector("experts", weights=files["pth"])
+
+
+def test_results_name_the_file_and_its_hash_and_not_where_it_lay(files, nut, tmp_path):
+    words = ["--methods", "backbone", "--weights", str(files["pth"]), "--size", "32"]
+    words += ["--seeds", "0", "--out", str(tmp_path)]
+    assert benchmark.main(words) == 0
+    (path,) = tmp_path.iterdir()
+    text = path.read_text()
+    result, name = json.loads(text), weights_label(files["pth"])
+    assert result["settings"]["weights"] == name and name.startswith("resnet18.pth, s")
+    assert str(files["pth"].parent) not in text
+    assert label("backbone", [result]) == f"backbone ({name})"
+    assert any(f"| backbone ({name}) |" in row for row in results_table([result]))
+    assert benchmark.main(words) == 0  # already there
+    at = words.index("--weights")
+    with pytest.raises(ValueError, match="was made with"):  # other weights
+        benchmark.main(words[:at] + words[at + 2 :])
+
+
+def test_rows_of_random_weights_say_so():
+    result = {"settings": {"weights": "random"}}
+    assert label("backbone", [result]) == "backbone (random weights)"
+    assert label("experts", [{"settings": {}}]) == "experts"
+
+
+def test_weights_that_no_method_asks_for_and_missing_ones_are_refused(files, tmp_path):
+    words = ["--out", str(tmp_path / "none"), "--weights"]
+    with pytest.raises(ValueError, match="--weights is for --methods backbone"):
+        benchmark.main([*words, str(files["pth"]), "--methods", "pca"])
+    with pytest.raises(FileNotFoundError, match="no weights file at"):
+        benchmark.main([*words, str(tmp_path / "no.pth"), "--methods", "backbone"])
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_sweep_gives_weights_to_the_method_that_has_them_and_steps_to_the_others():
+    settings = {"steps": 3, "weights": "file"}
+    assert benchmark.accepted("backbone", settings) == {"weights": "file"}
+    assert benchmark.accepted("experts", settings) == {"steps": 3}
+    assert benchmark.accepted("pca", settings) == {}
+    assert "backbone" not in benchmark.METHODS  # it needs a file from elsewhere

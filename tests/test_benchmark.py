@@ -100,7 +100,8 @@ class SealedCategory:
         return getattr(self._data, name)
 
 
-@pytest.mark.parametrize("method", benchmark.METHODS)
+@pytest.mark.filterwarnings("ignore:the backbone's weights are random")
+@pytest.mark.parametrize("method", (*benchmark.METHODS, "backbone"))
 def test_nothing_of_the_test_set_is_read_before_the_fit_is_over(
     method, nut, monkeypatch
 ):
@@ -240,7 +241,7 @@ def test_help_says_all_that_a_user_needs(capsys):
     shown = capsys.readouterr().out
     for needed in ("mvtec/*", "to resume", "what it does", "--dask", "castings"):
         assert needed in shown
-    assert all(f"  {method} " in shown for method in benchmark.METHODS)
+    assert all(f"  {method} " in shown for method in (*benchmark.METHODS, "backbone"))
 
 
 def test_files_are_json_with_short_lists():

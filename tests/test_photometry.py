@@ -42,6 +42,7 @@ def test_the_saved_detector_does_not_follow_the_lamp():
     assert largest_shift(detector.energy_score, normals) < LIMIT / 10
 
 
+@pytest.mark.filterwarnings("ignore:the backbone's weights are random")
 @pytest.mark.parametrize("method", RECIPES)
 def test_no_energy_follows_the_lamp(method, nut):
     steps = STEPS.get(method, 40)
