@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy import ndimage
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ebmlib import benchmark
@@ -83,41 +83,73 @@ def as_drawn(mask: np.ndarray) -> np.ndarray:
     return shaved if shaved.any() else filled
 
 
+class ExamView:
+    """What a detector's energy sees of a mock exam, and how a map is marked."""
+
+    def __init__(self, detector: EnergyDetector, exam: Category):
+        self.detector, self.exam = detector, exam
+        fitted = detector._split(exam.train)[0]
+        self.normal = torch.cat([detector._view(x)[0] for x in fitted.split(32)])
+        seen = [detector._view(x) for x in exam.test.split(32)]
+        self.test = torch.cat([view for view, _ in seen])
+        poses = [pose for _, pose in seen]
+        self.poses = None if poses[0] is None else torch.cat(poses)
+        masks = [resize_mask(m, SIDE)[0] for m in exam.masks.numpy()]
+        self.masks = np.stack(masks)
+
+    def maps(self, energy: nn.Module) -> tuple[Tensor, Tensor]:
+        """The gradient map, and that of log(1 + e_p), both (N, H, W)."""
+        smoothing = self.detector.smoothing
+        gradient = gradient_map(energy, self.test, smoothing=smoothing)
+        patches = patch_map(energy, self.test, smoothing=smoothing, compress=True)
+        return gradient, patches.clamp_min(0)
+
+    def mark(self, maps: Tensor) -> dict[str, float]:
+        """The three figures of a map; its maximum is the image score."""
+        low = float(maps.min())
+        whole = self.detector._put_back(maps, self.poses, self.exam.test, outside=low)
+        if whole.shape[-1] != SIDE:
+            whole = adaptive_avg_pool2d(whole[:, None], SIDE)[:, 0]
+        figures = (
+            image_auroc(image_score(maps, "max"), self.exam.labels),
+            pixel_auroc(whole, self.masks),
+            au_pro(whole, self.masks),
+        )
+        return dict(zip(METRICS, (round(float(f), 4) for f in figures), strict=True))
+
+
 def rows_of(detector: EnergyDetector, exam: Category) -> list[dict]:
     """The three figures of every candidate, on one category."""
     network = detector.energy.network
-    fitted = detector._split(exam.train)[0]
-    normal = torch.cat([detector._view(x)[0] for x in fitted.split(32)])
-    seen = [detector._view(x) for x in exam.test.split(32)]
-    view = torch.cat([v for v, _ in seen])
-    poses = None if seen[0][1] is None else torch.cat([p for _, p in seen])
-    masks = np.stack([resize_mask(m, SIDE)[0] for m in exam.masks.numpy()])
+    view = ExamView(detector, exam)
     rows = []
     for cells, noise in itertools.product(SIDES, NOISES):
         product = ProductOfExperts.of(
             network,
-            normal,
+            view.normal,
             everywhere=not detector.aligned,
             side=round(cells * network.stride),
             noise=noise,
         )
-        smoothing = detector.smoothing
-        gradient = gradient_map(product, view, smoothing=smoothing)
-        patches = patch_map(product, view, smoothing=smoothing, compress=True)
+        gradient, patches = view.maps(product)
         for share in SHARES:
-            m = gradient**share * patches.clamp_min(0) ** (1 - share)
-            whole = detector._put_back(m, poses, exam.test, outside=float(m.min()))
-            if whole.shape[-1] != SIDE:
-                whole = adaptive_avg_pool2d(whole[:, None], SIDE)[:, 0]
-            figures = (
-                image_auroc(image_score(m, "max"), exam.labels),
-                pixel_auroc(whole, masks),
-                au_pro(whole, masks),
-            )
             candidate = {"cells": cells, "noise": noise, "share": share}
-            named = zip(METRICS, (round(float(f), 4) for f in figures), strict=True)
-            rows.append({**candidate, **dict(named)})
+            figures = view.mark(gradient**share * patches ** (1 - share))
+            rows.append({**candidate, **figures})
     return rows
+
+
+def detector_of(
+    folder: Path, exam: Category, size: int, steps: int, seed: int = 0
+) -> EnergyDetector:
+    """`thorough_experts` on the exam's training images; the folder keeps it."""
+    stem = f"{exam.name.replace('/', '-')}_{size}px_{steps}"
+    file = folder / f"{stem}{f'_seed{seed}' if seed else ''}.safetensors"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        fit = benchmark.fit("thorough_experts", exam.train, seed, steps=steps)
+        fit.save(file)
+    return EnergyDetector.load(file, device="cpu")
 
 
 def ranking(categories: list[list[dict]]) -> list[dict]:
@@ -142,7 +174,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "results")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    options.networks.mkdir(parents=True, exist_ok=True)
     path = options.out / "choice_experts.json"
     made = {"what": __doc__.splitlines()[0], "rule": RULE, "categories": {}}
     if path.exists():
@@ -152,14 +183,10 @@ def main() -> None:
             continue
         train = load(name, size=options.size, root=options.root).train
         exam = mock_exam(train, name)
-        stem = f"{name.replace('/', '-')}_{options.size}px_{options.steps}"
-        file = options.networks / f"{stem}.safetensors"
-        if not file.exists():
-            steps = options.steps
-            benchmark.fit("thorough_experts", exam.train, steps=steps).save(file)
+        detector = detector_of(options.networks, exam, options.size, options.steps)
         words = ["NETWORKS", "--categories", name, "--size", str(options.size)]
         words += ["--steps", str(options.steps)]
-        rows = rows_of(EnergyDetector.load(file, device="cpu"), exam)
+        rows = rows_of(detector, exam)
         made["categories"][f"{name}, {options.size} px"] = {
             "steps": options.steps,
             "command": f"python benchmarks/choose_experts.py {shlex.join(words)}",

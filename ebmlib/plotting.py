@@ -7,6 +7,7 @@ distinction rests on color alone. Figures carry their own light background, so t
 read the same on a light and on a dark page.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -216,7 +217,8 @@ def roc(scores_by_name: Mapping[str, Array], labels: Array) -> Figure:
         fpr, tpr, _ = metrics.roc_curve(scores, labels)
         auroc = metrics.image_auroc(scores, labels)
         ax.plot(fpr, tpr, label=f"{name}: {auroc:.3f}", **style)
-    ax.plot([0, 1], [0, 1], color="#777777", ls=":", lw=1.2, label="chance: 0.500")
+    chance = {"color": "#777777", "ls": (0, (1, 5)), "lw": 1.2}  # no curve's dashes
+    ax.plot([0, 1], [0, 1], label="chance: 0.500", **chance)
     ax.set(xlabel="false positive rate", ylabel="true positive rate")
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     _legend_beside(ax, "AUROC")
@@ -286,7 +288,7 @@ def training_vitals(log: object) -> Figure:
             ax.plot(x, values, label=label, lw=1.2, **style)
         ax.set(title=title, xlabel="step")
         ax.locator_params(axis="x", nbins=5)
-        if logarithmic and np.nanmin(values) > 0:
+        if logarithmic and min(np.nanmin(line.get_ydata()) for line in ax.lines) > 0:
             _log_axis(ax)
         if title.startswith("gap"):
             ax.axhline(0, color=INK, lw=0.8, ls="-")
@@ -332,9 +334,16 @@ def _legend_beside(ax: Axes, title: str) -> None:
 
 
 def _log_axis(ax: Axes) -> None:
-    """A logarithmic axis with plain numbers at 1, 2, 5, 10, ..."""
+    """A logarithmic axis with a few plain numbers: round ones, far enough apart."""
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=8))
+    low, high = ax.get_ylim()
+    decades = math.log10(high / low)
+    if decades < 0.5:  # not one decade may be in it
+        locator = ticker.MaxNLocator(4)
+    else:
+        subs = (1, 2, 5) if decades < 2 else (1,)
+        locator = ticker.LogLocator(subs=subs, numticks=6)
+    ax.yaxis.set_major_locator(locator)
     ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: f"{y:g}"))
     ax.yaxis.set_minor_locator(ticker.NullLocator())
 

@@ -7,6 +7,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -136,6 +138,50 @@ def test_curves_differ_in_dashes_as_well_as_in_color():
     lines = plotting.roc(names, LABELS).axes[0].lines[:-1]
     assert len({line.get_color() for line in lines}) == len(names)
     assert len({str(line._unscaled_dash_pattern) for line in lines}) == len(names)
+
+
+def test_chance_is_drawn_like_no_curve():
+    figure = plotting.roc({str(i): SCORES for i in range(7)}, LABELS)
+    *curves, chance = figure.axes[0].lines
+    patterns = [line._unscaled_dash_pattern[1] for line in curves]
+    assert chance._unscaled_dash_pattern[1] not in patterns
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(1.1, 1.9), (0.98, 1.02), (0.3, 3), (2, 9), (1, 60), (0.02, 70), (1e-9, 1e6)],
+)
+def test_a_logarithmic_axis_has_a_few_labels_that_do_not_touch(low, high):
+    log = {"step": range(5), "loss": [1.0] * 5, "gap": [1.0] * 5}
+    log["gradient_norm"] = np.geomspace(low, high, 5)
+    figure = plotting.training_vitals(log)
+    (ax,) = (ax for ax in figure.axes if ax.get_yscale() == "log")
+    figure.canvas.draw()
+    bottom, top = ax.get_ylim()
+    assert bottom > 0
+    labels = [
+        label.get_window_extent()
+        for label, at in zip(ax.get_yticklabels(), ax.get_yticks(), strict=True)
+        if bottom <= at <= top
+    ]
+    assert 2 <= len(labels) <= 7
+    for below, above in pairwise(sorted(labels, key=lambda box: box.y0)):
+        assert below.y1 < above.y0
+
+
+def test_an_axis_is_logarithmic_only_if_every_curve_is_positive():
+    names = [name for title, names, log in plotting.VITALS if log for name in names]
+    for name in names:
+        log = {"step": [0, 1], "loss": [1.0, 2.0]}
+        log |= {other: [1.0, 2.0] for other in names} | {name: [0.0, 2.0]}
+        figure = plotting.training_vitals(log)
+        scales = {
+            ax.get_title(): ax.get_yscale() for ax in figure.axes if ax.get_title()
+        }
+        for title, members, logarithmic in plotting.VITALS:
+            if title in scales:
+                positive = logarithmic and name not in members
+                assert scales[title] == ("log" if positive else "linear"), title
 
 
 def test_vitals_draw_what_the_log_holds():
