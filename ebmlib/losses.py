@@ -470,6 +470,14 @@ class PersistentContrastiveDivergence:
         vitals["buffer_age"] = self.buffer.ages.float().mean().item()
         return LossResult(result.loss, result.health | vitals)
 
+    @property
+    def advice(self) -> str:
+        """What to change, beside the learning rate, if training diverges."""
+        return (
+            "for contrastive divergence also a larger penalty, more Langevin steps, "
+            "a smaller step_size or a clip_grad"
+        )
+
     def state_dict(self) -> dict:
         """What a resumed run needs: the chains."""
         return {"buffer": self.buffer.state_dict()}
@@ -578,6 +586,20 @@ class NoiseContrastive:
         force = _compare_forces(slope, batch, negatives, stiffness)
         loss = contrast.loss + self.restoration * force.loss
         return LossResult(loss, contrast.health | force.health)
+
+    @property
+    def advice(self) -> str:
+        """What to change, beside the learning rate, if training diverges."""
+        if self.restoration == 0:
+            return ""
+        if self.stiffness is None:
+            return "also a smaller restoration"
+        return (
+            "if it happens after the warm-up, the restoring force may be too soft for "
+            "an energy that has become steep: stiffness=None measures the force (the "
+            'methods "experts" and "thorough_contrast" do), or give a smaller '
+            "restoration"
+        )
 
     def state_dict(self) -> dict:
         """What a resumed run needs: how far the warm-up has come, and what it found."""

@@ -204,7 +204,7 @@ def train(
             stay where they are; batches are moved to the device.
         objective: `objective(energy, batch, generator)` -> LossResult, see
             `ebmlib.losses`. One with a state (chains) has `state_dict` and
-            `load_state_dict`.
+            `load_state_dict`; the text of an `advice` is part of `TrainingDiverged`.
         steps: Updates in all. A finished run is resumed as finished.
         batch_size: Images for one update. Every batch is full: it runs over the end
             of one shuffled pass into the next.
@@ -448,13 +448,13 @@ def _roll_back(
     state.log.events = events
     if state.rollbacks == guard.max_rollbacks:
         tried = learning_rate * state.rate_scale
+        advice = getattr(state.objective, "advice", "")
         raise TrainingDiverged(
             f"training diverged at step {failed} ({problem}) and stays so after "
             f"{guard.max_rollbacks} rollbacks, with the learning rate lowered from "
             f"{learning_rate:.3g} to {tried:.3g}. Try learning_rate={tried / 10:.1g} "
-            "or less, or a smaller clip_norm; for contrastive divergence also a larger "
-            "penalty, more Langevin steps, a smaller step_size or a clip_grad. If the "
-            "loss is NaN at every rate, look for NaN in the images or the energy.",
+            f"or less, or a smaller clip_norm{advice and '; '}{advice}. If the loss is "
+            "NaN at every rate, look for NaN in the images or the energy.",
             state.log,
         ) from problem
     state.rollbacks += 1

@@ -10,8 +10,13 @@ from torch import nn
 
 import ebmlib.checkpoint
 from ebmlib.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
-from ebmlib.langevin import ChainDiverged
-from ebmlib.losses import DenoisingScoreMatching, LossResult
+from ebmlib.langevin import ChainDiverged, ReplayBuffer
+from ebmlib.losses import (
+    DenoisingScoreMatching,
+    LossResult,
+    NoiseContrastive,
+    PersistentContrastiveDivergence,
+)
 from ebmlib.training import (
     BadStep,
     Guard,
@@ -227,6 +232,33 @@ def test_the_last_update_is_judged_too(rate, reason):
     with pytest.warns(RuntimeWarning, match=reason), pytest.raises(TrainingDiverged):
         fit(energy, raise_energy, steps=1, learning_rate=rate, guard=guard)
     assert torch.equal(weights(energy), weights(TinyEnergy()))
+
+
+def test_advice_after_a_divergence_fits_the_objective():
+    def message(objective):
+        options = {"learning_rate": 1e30, "guard": Guard(max_rollbacks=1)}
+        with pytest.warns(RuntimeWarning), pytest.raises(TrainingDiverged) as caught:
+            fit(TinyEnergy(), objective, **options)
+        return str(caught.value)
+
+    def blot(images, generator):
+        masks = torch.zeros(len(images), 4, 4, dtype=torch.bool)
+        masks[:, :2] = True
+        return torch.where(masks[:, None], 0.0, images), masks
+
+    def noise(count, generator):
+        return torch.rand(count, 3, 4, 4, generator=generator)
+
+    buffer = ReplayBuffer(16, noise, generator=torch.Generator().manual_seed(0))
+    chains = PersistentContrastiveDivergence(buffer, steps=1, step_size=0.01)
+    soft, fitted = (
+        NoiseContrastive(blot, restoration=0.5, stiffness=k) for k in (10.0, None)
+    )
+    assert "clip_norm; for contrastive divergence also a larger pen" in message(chains)
+    assert "force may be too soft" in message(soft)
+    assert "clip_norm; also a smaller restoration. If" in message(fitted)
+    for plain in (NoiseContrastive(blot), DenoisingScoreMatching([0.1]), mean_energy):
+        assert "or a smaller clip_norm. If the loss is NaN" in message(plain)
 
 
 @pytest.mark.parametrize("rate", [1.0, 1e3, 1e6, 1e12, 1e30])
