@@ -144,7 +144,7 @@ def test_the_pages_of_the_library_hold_every_file():
 
 def test_docstrings_become_restructured_text():
     api = importlib.import_module("api")
-    text = """Draw x from `langevin`, a *cold* one of (B, *shape) (chapters 3 and 99).
+    text = """Draw x from `langevin`, a *cold* one of (B, *shape) (chapter 3).
 
         x <- x - step * dE/dx
 
@@ -153,15 +153,42 @@ def test_docstrings_become_restructured_text():
 
     Example:
         langevin(energy, x)"""
-    api.CHAPTERS[3] = "/notebooks/03_langevin_sampling"
     lines = [line.removeprefix("    ") for line in text.splitlines()]
     done = "\n".join(api.convert(lines, "ebmlib.langevin"))
     assert ":py:obj:`langevin <ebmlib.langevin.langevin>`" in done
     assert "*cold*" in done and r"(B, \*shape)" in done
-    assert ":doc:`3 </notebooks/03_langevin_sampling>` and 99" in done
     assert "::\n\n    x <- x - step * dE/dx" in done
     assert "``(N, 3)``" in done and r"\|x\| < 1" in done
     assert "Example::\n\n    langevin(energy, x)" in done
+
+
+@pytest.mark.parametrize(
+    ("text", "links"),
+    [
+        ("in chapter 9. Then", {"chapter 9": 9}),
+        ("Chapters 3, 4 and 5 can", {"Chapters 3": 3, "4": 4, "5": 5}),
+        ("see chapters 2 to\n4", {"chapters 2": 2, "4": 4}),
+        ("of Chapter\n10, 32 px wide", {"Chapter\n10": 10}),
+        ("32 px, 5 chapters", {}),
+    ],
+)
+def test_a_mention_of_a_chapter_becomes_a_link(text, links):
+    pieces = importlib.import_module("mentions").pieces(text)
+    assert "".join(part for part, _ in pieces) == text
+    assert {part: number for part, number in pieces if number is not None} == links
+
+
+def test_every_chapter_that_is_mentioned_exists():
+    mentions = importlib.import_module("mentions")
+    known, found = mentions.chapters(ROOT), 0
+    assert sorted(known) == list(range(1, 15))
+    for name, text in texts():
+        if name.startswith("tests/") or name.endswith(".json"):
+            continue
+        numbers = {n for _, n in mentions.pieces(text) if n is not None}
+        found += len(numbers)
+        assert numbers <= known.keys(), name
+    assert found > 100
 
 
 def test_the_chapters_are_counted():

@@ -1,8 +1,8 @@
 """The pages of the library: its docstrings, made ready for Sphinx's autodoc.
 
 The docstrings are plain text that reads well in an editor: one backtick around code,
-formulas and commands indented, chapters named in words. Here they become what Sphinx
-reads: code with links to the library's own names, literal blocks, links to chapters.
+formulas and commands indented. Here they become what Sphinx reads: code with links to
+the library's own names, and literal blocks.
 """
 
 import importlib
@@ -11,7 +11,6 @@ import re
 import sys
 from pathlib import Path
 
-CHAPTERS: dict[int, str] = {}  # number -> page, filled when the book is read
 PAGES = Path(__file__).resolve().parents[1] / "api"
 MODULES = {
     module
@@ -21,7 +20,6 @@ MODULES = {
 SECTION = re.compile(r"(Args|Arguments|Attributes|Raises|Returns|Yields|Notes?):$")
 CODE = re.compile(r"((?::\w+:|`)?`[^`]+``?)")  # `x`, ``x`` or :role:`x`
 EMPHASIS = re.compile(r"(?<![\w*])\*(?=\w)([^*\n]+?)(?<=\S)\*(?![\w*])")
-CHAPTER = re.compile(r"\b[Cc]hapters? \d+(?:(?:, | and )\d+)*")
 
 
 def convert(lines: list[str], module: str) -> list[str]:
@@ -50,9 +48,9 @@ def convert(lines: list[str], module: str) -> list[str]:
 
 
 def prose(lines: list[str], module: str) -> list[str]:
-    """Mark code and chapters, and nothing else, in lines outside literal blocks."""
+    """Mark code, and nothing else, in lines outside literal blocks."""
     pieces = CODE.split("\n".join(lines))  # text, code, text, ...
-    pieces[::2] = [CHAPTER.sub(link_chapters, escape(text)) for text in pieces[::2]]
+    pieces[::2] = [escape(text) for text in pieces[::2]]
     pieces[1::2] = [code(words, module) for words in pieces[1::2]]
     return "".join(pieces).split("\n")
 
@@ -64,18 +62,6 @@ def escape(text: str) -> str:
     pieces[::2] = [plain.replace("*", "\\*") for plain in pieces[::2]]
     pieces[1::2] = [f"*{words}*" for words in pieces[1::2]]
     return "".join(pieces)
-
-
-def link_chapters(found: re.Match) -> str:
-    """``chapters 8 and 9``, with a link for every chapter that there is."""
-
-    def link(match: re.Match) -> str:
-        page = CHAPTERS.get(int(match["number"]))
-        return f":doc:`{match[0]} <{page}>`" if page else match[0]
-
-    one = r"[Cc]hapter (?P<number>\d+)"
-    return re.sub(one if re.fullmatch(one, found[0]) else r"(?P<number>\d+)", link,
-                  found[0])  # fmt: skip
 
 
 def code(words: str, module: str) -> str:
@@ -106,13 +92,6 @@ def public_name(words: str, module: str) -> str | None:
     return full if home in MODULES and "._" not in full else None
 
 
-def find_chapters(app) -> None:
-    """Only the chapters that are pages of the book."""
-    found = re.compile(r"notebooks/(\d+)_")
-    pages = {page: found.match(page) for page in app.env.found_docs}
-    CHAPTERS.update((int(m[1]), f"/{page}") for page, m in pages.items() if m)
-
-
 def process(_app, _what, name, _object, _options, lines) -> None:
     """Before napoleon reads the sections of a docstring."""
     while name not in sys.modules:
@@ -130,7 +109,6 @@ def setup(app) -> dict:
     """Register with Sphinx."""
     app.setup_extension("sphinx.ext.autodoc")
     app.setup_extension("sphinx.ext.napoleon")
-    app.connect("env-before-read-docs", lambda app, *_: find_chapters(app))
     app.connect("autodoc-process-docstring", process, priority=400)
     app.connect("autodoc-skip-member", skip)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,168 @@
+r"""Other experts beside, or in place of, the two of `thorough_experts` (chapter 12).
+
+    python benchmarks/try_experts.py NETWORKS --categories mvtec/bottle mvtec/screw
+    python benchmarks/try_experts.py NETWORKS --size 128 --steps 3000 \
+        --categories synthetic/nut synthetic/bolt synthetic/weave
+
+The mock exams are those of `choose_experts.py`: training images, held out and partly
+damaged; no test image is touched. The folder NETWORKS keeps the fitted detectors, so
+that the command can be repeated. Every variant is one product of experts, whose map is
+read as `thorough_experts` reads it. Writes results/tried_experts.json; categories that
+it holds already stay.
+"""
+
+import argparse
+import json
+import os
+import shlex
+from functools import partial
+from pathlib import Path
+
+import torch
+from choose_experts import (
+    METRICS,
+    ROOT,
+    STANDING,
+    ExamView,
+    detector_of,
+    mock_exam,
+)
+from torch import Tensor, nn
+
+from ebmlib.benchmark import hardware, versions
+from ebmlib.data import load
+from ebmlib.energy import PatchEnergy, energy_maps
+from ebmlib.experts import GaussianPatches
+from ebmlib.sweep import write_result
+
+SHARE = 3.0  # how loud all Gaussians together are, as in `ProductOfExperts.of`
+MEMBERS = 3  # networks of the ensemble, each with a third of the steps
+
+
+class Product(nn.Module):
+    """E(x) = sum_k w_k E_k(x), for any number of experts on one grid.
+
+    The networks together have the spread of one, the Gaussians together `SHARE` times
+    that, and a usual patch has the energy 1.
+    """
+
+    def __init__(self, networks: list, gaussians: list, normal: Tensor):
+        super().__init__()
+        self.experts = nn.ModuleList([*networks, *gaussians])
+        maps = [energy_maps(expert, normal) for expert in self.experts]
+        loud = SHARE if networks else 1.0
+        parts = [1 / len(networks) for _ in networks]
+        parts += [loud / len(gaussians) for _ in gaussians]
+        weights = [p / m.std().item() for p, m in zip(parts, maps, strict=True)]
+        usual = sum(w * m for w, m in zip(weights, maps, strict=True)).median().item()
+        self.weights = [weight / usual for weight in weights]
+        self.channels = self.experts[0].channels
+
+    def energy_map(self, x: Tensor) -> Tensor:
+        """The weighted sum of all experts: (B, C, H, W) -> (B, h, w)."""
+        pairs = zip(self.weights, self.experts, strict=True)
+        return sum(weight * expert.energy_map(x) for weight, expert in pairs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum of the map: (B, C, H, W) -> (B,)."""
+        return self.energy_map(x).sum((1, 2))
+
+
+class LearnedGaussians(GaussianPatches):
+    """A Gaussian for every position, on features that a contrast network learned.
+
+    The network learned them by telling damage from normal, without any label: this is
+    self-supervision, as in CutPaste (Li et al., CVPR 2021).
+    """
+
+    def __init__(self, network: PatchEnergy, block: int, everywhere: bool, x: Tensor):
+        nn.Module.__init__(self)
+        self.network, self.block, self.everywhere = network, block, everywhere
+        self.channels = network.channels
+        with torch.no_grad():
+            phi = torch.cat([self.features(part) for part in x.split(32)])
+        self.noise = 0.3 * phi.std((0, 2, 3)).mean().item()
+        count, *grid = phi.shape[1:]
+        grid = (1, 1) if everywhere else grid
+        self.register_buffer("mean", torch.zeros(count, *grid))
+        self.register_buffer("whitener", torch.zeros(*grid, count, count))
+        self.fit(x)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What enters residual block number `block`, or after the last, the head."""
+        inner, kept = self.network, []
+        reader = [*inner.mixers, inner.head][self.block]
+        hook = reader.register_forward_pre_hook(lambda _, given: kept.append(given[0]))
+        try:
+            inner.logits(x)
+        finally:
+            hook.remove()
+        return kept[0]
+
+
+def variants(view: ExamView, networks: list[PatchEnergy]) -> dict[str, Product]:
+    """Name and energy of all that is compared; the first is `thorough_experts`."""
+    network, *members = networks
+    everywhere, normal = not view.detector.aligned, view.normal
+    size, stride = tuple(normal.shape[-2:]), network.stride
+    patches = partial(GaussianPatches, size, network.channels, stride, everywhere)
+    fine, coarse = patches().fit(normal), patches(side=5 * stride).fit(normal)
+    learned = [LearnedGaussians(network, b, everywhere, normal) for b in (0, 1, 3)]
+    made = {
+        "network and Gaussians (standing)": ([network], [fine]),
+        "network alone": ([network], []),
+        "Gaussians alone": ([], [fine]),
+        "Gaussians of two patch sizes": ([network], [fine, coarse]),
+        f"{len(members)} networks, a third of the steps each": (members, [fine]),
+    }
+    for one in learned:
+        name = f"Gaussians of learned features too, block {one.block}"
+        made[name] = ([network], [fine, one])
+    return {name: Product(*experts, normal) for name, experts in made.items()}
+
+
+def main() -> None:
+    """Fit where it is missing, mark, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("networks", type=Path, help="folder of the fitted detectors")
+    parser.add_argument("--categories", nargs="+", required=True, metavar="NAME")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--root", default=os.environ.get("MVTEC_ROOT"))
+    parser.add_argument("--out", type=Path, default=ROOT / "results")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    path = options.out / "tried_experts.json"
+    made = {"what": __doc__.splitlines()[0], "categories": {}}
+    if path.exists():
+        made["categories"] = json.loads(path.read_text())["categories"]
+    for name in options.categories:
+        title = f"{name}, {options.size} px"
+        if title in made["categories"]:
+            continue
+        train = load(name, size=options.size, root=options.root).train
+        exam = mock_exam(train, name)
+        fit = partial(detector_of, options.networks, exam, options.size)
+        standing = fit(options.steps)
+        members = [fit(options.steps // MEMBERS, seed) for seed in range(MEMBERS)]
+        networks = [one.energy.network for one in (standing, *members)]
+        view, rows = ExamView(standing, exam), []
+        for variant, energy in variants(view, networks).items():
+            gradient, patches = view.maps(energy)
+            share = STANDING["share"]
+            figures = view.mark(gradient**share * patches ** (1 - share))
+            rows.append({"experts": variant, **figures})
+            print(title, variant, *(figures[key] for key in METRICS), flush=True)
+        words = ["NETWORKS", "--categories", name, "--size", str(options.size)]
+        words += ["--steps", str(options.steps)]
+        made["categories"][title] = {
+            "steps": options.steps,
+            "command": f"python benchmarks/try_experts.py {shlex.join(words)}",
+            "rows": rows,
+        }
+        write_result(path, made | {"versions": versions(), "hardware": hardware()})
+
+
+if __name__ == "__main__":
+    main()
