@@ -474,19 +474,27 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the sweep that the command line asks for; 1 if a result failed, else 0."""
-    options = parser().parse_args(arguments)
+    """Run the sweep that the command line asks for; 1 if a result failed, else 0.
+
+    Raises:
+        SystemExit: 2 and one line about what is wrong with the command line.
+    """
+    command_line = parser()
+    options = command_line.parse_args(arguments)
     if options.cell is not None:
         watch_parent()
         print(run_here(json.loads(options.cell)))
         return 0
     words = sys.argv[1:] if arguments is None else arguments
     command = "python -m ebmlib.benchmark " + shlex.join(_without_folders(words))
-    asked = cells(options, command)
     failed = 0
-    for outcome in sweep(asked, jobs=options.jobs, dask=options.dask):
-        print(outcome, flush=True)
-        failed += not outcome.ok
+    try:
+        asked = cells(options, command)
+        for outcome in sweep(asked, jobs=options.jobs, dask=options.dask):
+            print(outcome, flush=True)
+            failed += not outcome.ok
+    except (ValueError, OSError) as error:  # what a cell raises is its outcome
+        command_line.error(str(error))
     if failed:
         print(f"{failed} of {len(asked)} failed; the same command tries them again")
     return min(failed, 1)

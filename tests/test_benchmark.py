@@ -199,15 +199,35 @@ def test_a_failed_cell_is_reported_and_stops_nothing(tmp_path, capsys):
     ]
 
 
-def test_a_result_of_other_settings_is_not_taken_for_the_one_asked_for(tmp_path):
+def refusal(words, capsys):
+    """What is printed about a command line that is refused."""
+    with pytest.raises(SystemExit) as caught:
+        benchmark.main(words)
+    assert caught.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_result_of_other_settings_is_not_taken_for_the_one_asked_for(
+    tmp_path, capsys
+):
     path = benchmark.result_path(tmp_path, "synthetic/nut", "contrast", 0, 32)
     path.write_text(json.dumps({"settings": {"steps": 7, "aligned": True}}))
     words = ["--size", "32", "--seeds", "0", "--out", str(tmp_path), "--methods"]
     benchmark.main([*words, "contrast", "--steps", "7"])
-    with pytest.raises(ValueError, match=r"was made with \{'steps': 7\}"):
-        benchmark.main([*words, "contrast", "--steps", "8"])
-    with pytest.raises(ValueError, match=r"was made with \{'aligned': True\}"):
-        benchmark.main([*words, "contrast", "--aligned", "no"])
+    said = refusal([*words, "contrast", "--steps", "8"], capsys)
+    assert "was made with {'steps': 7}, not with {'steps': 8}" in said
+    said = refusal([*words, "contrast", "--aligned", "no"], capsys)
+    assert "was made with {'aligned': True}, not with {'aligned': False}" in said
+
+
+def test_mistakes_on_the_command_line_get_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("MVTEC_ROOT", raising=False)
+    said = refusal(["--categories", "mvtec/*"], capsys)
+    assert said.endswith("mvtec/* needs --root or the variable MVTEC_ROOT")
+    said = refusal(["--categories", "mvtec/*", "--root", str(tmp_path)], capsys)
+    assert said.endswith("no category here (a folder with train/good)")
+    said = refusal(["--method", "pca"], capsys)  # no abbreviations: see --weights
+    assert "unrecognized arguments: --method" in said
 
 
 def test_a_star_names_every_category_under_the_root(tmp_path):
