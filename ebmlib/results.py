@@ -344,6 +344,24 @@ def choice_table(folder: str | Path, most: int = 5) -> list[str]:
     return lines
 
 
+def tried_table(folder: str | Path) -> list[str]:
+    """Markdown lines: the products of benchmarks/try_experts.py on the mock exams.
+
+    The mean of the three measures in every exam, and over all.
+    """
+    path = Path(folder) / "tried_experts.json"
+    if not path.exists():
+        return ["No other experts were tried yet."]
+    exams = json.loads(path.read_text(encoding="utf-8"))["categories"]
+    lines = [f"| experts | {' | '.join(exams)} | mean |"]
+    lines += ["|---|" + "--:|" * (len(exams) + 1)]
+    for rows in zip(*(exam["rows"] for exam in exams.values()), strict=True):
+        means = [mean(row[key] for key in METRICS) for row in rows]
+        cells = [rows[0]["experts"], *(f"{v:.3f}" for v in (*means, mean(means)))]
+        lines += ["| " + " | ".join(cells) + " |"]
+    return lines
+
+
 def curve_table(folder: str | Path) -> list[str]:
     """Markdown lines: one table per `curve_*.json` of benchmarks/training_curve.py."""
     lines = []

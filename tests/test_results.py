@@ -22,6 +22,7 @@ from ebmlib.results import (
     plot_results,
     read_results,
     results_table,
+    tried_table,
 )
 from ebmlib.scoring import weighted_map
 
@@ -190,6 +191,18 @@ def test_a_choice_shows_the_best_and_the_standing_candidate(tmp_path):
     assert len(lines) == 4
     assert lines[2] == "| 1 | 1.5 cells | 0.02 | 0.25 | 0.600 | 0.900 |"
     assert lines[3] == "| 3 (standing) | 2.5 cells | 0.02 | 0.25 | 0.600 | 0.700 |"
+
+
+def test_every_product_that_was_tried_has_a_row_over_all_exams(tmp_path):
+    assert tried_table(tmp_path) == ["No other experts were tried yet."]
+    exams = {}
+    for name, image in (("felt", 0.6), ("nail", 0.9)):
+        figures = {"image_auroc": image, "pixel_auroc": 0.9, "au_pro": 0.3}
+        exams[name] = {"rows": [{"experts": e, **figures} for e in ("both", "one")]}
+    (tmp_path / "tried_experts.json").write_text(json.dumps({"categories": exams}))
+    head, _, both, _ = tried_table(tmp_path)
+    assert head == "| experts | felt | nail | mean |"
+    assert both == "| both | 0.600 | 0.700 | 0.650 |"
 
 
 def test_a_curve_has_one_row_for_every_length_and_width(tmp_path):

@@ -15,6 +15,7 @@ from ebmlib.results import (
     gains_table,
     read_results,
     results_table,
+    tried_table,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,14 @@ class Choice(Generated):
         return choice_table(ROOT / "results")
 
 
+class Tried(Generated):
+    """``{tried-table}``: other experts on mock exams, from results/."""
+
+    def lines(self) -> list[str]:
+        """The Markdown lines."""
+        return tried_table(ROOT / "results")
+
+
 class Curve(Generated):
     """``{curve-table}``: figures against steps and width, from results/."""
 
@@ -130,6 +139,7 @@ def setup(app) -> dict:
     app.add_directive("gains-table", Gains)
     app.add_directive("ablation-table", Ablation)
     app.add_directive("choice-table", Choice)
+    app.add_directive("tried-table", Tried)
     app.add_directive("curve-table", Curve)
     app.add_directive("tested-versions", Versions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
