@@ -44,6 +44,7 @@ NOISES = (0.02, 0.03, 0.05)  # gray levels that every pixel is granted
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the gradient in the map
 MOST_HELD = 90  # training images that are held out
 SIDE = 128  # px of the maps on which pixels are counted
+STANDING_METHOD = "thorough_experts"
 STANDING = {"cells": 2.5, "noise": 0.02, "share": 0.25}  # what the recipe has
 RULE = "highest mean over categories and over the three measures"
 METRICS = ("image_auroc", "pixel_auroc", "au_pro")
@@ -140,15 +141,21 @@ def rows_of(detector: EnergyDetector, exam: Category) -> list[dict]:
 
 
 def detector_of(
-    folder: Path, exam: Category, size: int, steps: int, seed: int = 0
+    folder: Path,
+    exam: Category,
+    size: int,
+    steps: int,
+    seed: int = 0,
+    method: str = STANDING_METHOD,
 ) -> EnergyDetector:
-    """`thorough_experts` on the exam's training images; the folder keeps it."""
+    """A detector fitted on the exam's training images; the folder keeps it."""
     stem = f"{exam.name.replace('/', '-')}_{size}px_{steps}"
-    file = folder / f"{stem}{f'_seed{seed}' if seed else ''}.safetensors"
+    stem += f"_seed{seed}" if seed else ""
+    stem += f"_{method}" if method != STANDING_METHOD else ""
+    file = folder / f"{stem}.safetensors"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        fit = benchmark.fit("thorough_experts", exam.train, seed, steps=steps)
-        fit.save(file)
+        benchmark.fit(method, exam.train, seed, steps=steps).save(file)
     return EnergyDetector.load(file, device="cpu")
 
 

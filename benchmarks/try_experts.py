@@ -7,8 +7,9 @@ r"""Other experts beside, or in place of, the two of `thorough_experts` (chapter
 The mock exams are those of `choose_experts.py`: training images, held out and partly
 damaged; no test image is touched. The folder NETWORKS keeps the fitted detectors, so
 that the command can be repeated. Every variant is one product of experts, whose map is
-read as `thorough_experts` reads it. Writes results/tried_experts.json; categories that
-it holds already stay.
+read as `thorough_experts` reads it. `--refined` adds one whose network saw negatives
+that had walked down the energy first, which takes three times as long to train. Writes
+results/tried_experts.json; categories that it holds already stay.
 """
 
 import argparse
@@ -33,10 +34,13 @@ from ebmlib.benchmark import hardware, versions
 from ebmlib.data import load
 from ebmlib.energy import PatchEnergy, energy_maps
 from ebmlib.experts import GaussianPatches
+from ebmlib.recipes import RECIPES, Recipe, thorough_experts
 from ebmlib.sweep import write_result
 
 SHARE = 3.0  # how loud all Gaussians together are, as in `ProductOfExperts.of`
 MEMBERS = 3  # networks of the ensemble, each with a third of the steps
+WALK = 5  # Langevin steps of a refined negative
+REFINED = f"network taught with negatives refined by {WALK} Langevin steps"
 
 
 class Product(nn.Module):
@@ -100,6 +104,13 @@ class LearnedGaussians(GaussianPatches):
         return kept[0]
 
 
+def refined(*arguments, **options) -> Recipe:
+    """`thorough_experts` with negatives that walk down the energy first."""
+    recipe = thorough_experts(*arguments, **options)
+    recipe.objective.refine_steps = WALK
+    return recipe
+
+
 def variants(view: ExamView, networks: list[PatchEnergy]) -> dict[str, Product]:
     """Name and energy of all that is compared; the first is `thorough_experts`."""
     network, *members = networks
@@ -128,6 +139,7 @@ def main() -> None:
     parser.add_argument("--categories", nargs="+", required=True, metavar="NAME")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--refined", action="store_true", help="see above")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--root", default=os.environ.get("MVTEC_ROOT"))
     parser.add_argument("--out", type=Path, default=ROOT / "results")
@@ -139,28 +151,33 @@ def main() -> None:
         made["categories"] = json.loads(path.read_text())["categories"]
     for name in options.categories:
         title = f"{name}, {options.size} px"
-        if title in made["categories"]:
+        entry = made["categories"].get(title, {"rows": []})
+        known = {row["experts"] for row in entry["rows"]}
+        if known and not (options.refined and REFINED not in known):
             continue
         train = load(name, size=options.size, root=options.root).train
         exam = mock_exam(train, name)
         fit = partial(detector_of, options.networks, exam, options.size)
         standing = fit(options.steps)
-        members = [fit(options.steps // MEMBERS, seed) for seed in range(MEMBERS)]
-        networks = [one.energy.network for one in (standing, *members)]
-        view, rows = ExamView(standing, exam), []
-        for variant, energy in variants(view, networks).items():
+        view, products = ExamView(standing, exam), {}
+        if not known:
+            thirds = [fit(options.steps // MEMBERS, seed) for seed in range(MEMBERS)]
+            networks = [one.energy.network for one in (standing, *thirds)]
+            products |= variants(view, networks)
+        if options.refined:
+            RECIPES["refined"] = refined
+            other = fit(options.steps, method="refined").energy
+            products[REFINED] = Product([other.network], [other.gaussians], view.normal)
+        for variant, energy in products.items():
             gradient, patches = view.maps(energy)
             share = STANDING["share"]
             figures = view.mark(gradient**share * patches ** (1 - share))
-            rows.append({"experts": variant, **figures})
+            entry["rows"].append({"experts": variant, **figures})
             print(title, variant, *(figures[key] for key in METRICS), flush=True)
         words = ["NETWORKS", "--categories", name, "--size", str(options.size)]
-        words += ["--steps", str(options.steps)]
-        made["categories"][title] = {
-            "steps": options.steps,
-            "command": f"python benchmarks/try_experts.py {shlex.join(words)}",
-            "rows": rows,
-        }
+        words += ["--steps", str(options.steps), *["--refined"] * options.refined]
+        command = f"python benchmarks/try_experts.py {shlex.join(words)}"
+        made["categories"][title] = entry | {"steps": options.steps, "command": command}
         write_result(path, made | {"versions": versions(), "hardware": hardware()})
 
 

@@ -347,7 +347,8 @@ def choice_table(folder: str | Path, most: int = 5) -> list[str]:
 def tried_table(folder: str | Path) -> list[str]:
     """Markdown lines: the products of benchmarks/try_experts.py on the mock exams.
 
-    The mean of the three measures in every exam, and over all.
+    The mean of the three measures in every exam, and over all; a product that was not
+    in an exam has no mean.
     """
     path = Path(folder) / "tried_experts.json"
     if not path.exists():
@@ -355,10 +356,15 @@ def tried_table(folder: str | Path) -> list[str]:
     exams = json.loads(path.read_text(encoding="utf-8"))["categories"]
     lines = [f"| experts | {' | '.join(exams)} | mean |"]
     lines += ["|---|" + "--:|" * (len(exams) + 1)]
-    for rows in zip(*(exam["rows"] for exam in exams.values()), strict=True):
-        means = [mean(row[key] for key in METRICS) for row in rows]
-        cells = [rows[0]["experts"], *(f"{v:.3f}" for v in (*means, mean(means)))]
-        lines += ["| " + " | ".join(cells) + " |"]
+    marks: dict[str, dict[str, float]] = defaultdict(dict)
+    for title, exam in exams.items():
+        for row in exam["rows"]:
+            marks[row["experts"]][title] = mean(row[key] for key in METRICS)
+    for experts, found in marks.items():
+        values = [found.get(title) for title in exams]
+        values.append(None if None in values else mean(values))
+        cells = ["–" if value is None else f"{value:.3f}" for value in values]
+        lines += ["| " + " | ".join([experts, *cells]) + " |"]
     return lines
 
 

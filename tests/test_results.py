@@ -199,9 +199,11 @@ def test_every_product_that_was_tried_has_a_row_over_all_exams(tmp_path):
     for name, image in (("felt", 0.6), ("nail", 0.9)):
         figures = {"image_auroc": image, "pixel_auroc": 0.9, "au_pro": 0.3}
         exams[name] = {"rows": [{"experts": e, **figures} for e in ("both", "one")]}
+    exams["nail"]["rows"].append({"experts": "new", **figures})
     (tmp_path / "tried_experts.json").write_text(json.dumps({"categories": exams}))
-    head, _, both, _ = tried_table(tmp_path)
+    head, _, both, _, new = tried_table(tmp_path)
     assert head == "| experts | felt | nail | mean |"
+    assert new == "| new | – | 0.700 | – |"
     assert both == "| both | 0.600 | 0.700 | 0.650 |"
 
 
