@@ -33,6 +33,7 @@ def run(path: Path) -> float:
         notebook,
         kernel_name="python3",
         timeout=1800,
+        coalesce_streams=True,  # how the output was cut in time means nothing
         resources={"metadata": {"path": str(path.parent)}},
     )
     client.execute()
