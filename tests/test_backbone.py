@@ -11,7 +11,7 @@ from scipy.spatial.distance import mahalanobis
 
 from ebmlib import benchmark
 from ebmlib.backbone import BackbonePatches, load_weights, weights_label
-from ebmlib.data import load
+from ebmlib.data import load, synthetic
 from ebmlib.data._torchvision import torchvision_module
 from ebmlib.detector import EnergyDetector
 from ebmlib.energy import input_gradient
@@ -324,10 +324,13 @@ def test_the_other_methods_learn_their_own_weights(files):
 def test_results_name_the_file_and_its_hash_and_not_where_it_lay(
     files, tmp_path, capsys
 ):
+    few = {"size": 32, "n_train": 8, "n_test": 4, "n_defective": 1}
+    synthetic.write(tmp_path, "weave", **few).rename(tmp_path / "felt")
     words = ["--methods", "backbone", "--weights", str(files["pth"]), "--size", "32"]
-    words += ["--seeds", "0", "--out", str(tmp_path)]
+    words += ["--root", str(tmp_path), "--categories", "mvtec/felt", "--seeds", "0"]
+    words += ["--out", str(tmp_path / "results")]
     assert benchmark.main(words) == 0
-    (path,) = tmp_path.iterdir()
+    (path,) = (tmp_path / "results").iterdir()
     text = path.read_text()
     result, name = json.loads(text), weights_label(files["pth"])
     assert result["settings"]["weights"] == name and name.startswith("resnet18.pth, s")
