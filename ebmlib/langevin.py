@@ -83,9 +83,10 @@ def langevin(
 
     With noise=None the noise is sqrt(2 step_size), and the chains converge to p as
     the step goes to 0 (Welling & Teh 2011). With a smaller noise of its own the chain
-    is *cold*: on a locally quadratic energy it samples exp(-E/T) with the temperature
-    T = noise^2 / (2 step_size). Short cold runs are the usual way to train an image
-    EBM (Nijkamp et al. 2019; Du & Mordatch 2019).
+    is *cold*: for a small step it samples exp(-E/T) with the temperature
+    T = noise^2 / (2 step_size), if it runs long enough to cross the barriers. Short
+    cold runs are the usual way to train an image EBM (Nijkamp et al. 2019; Du &
+    Mordatch 2019).
 
     If it fails: the energy does not fall and drift_to_noise is below 0.05: raise the
     step or the snr. `ChainDiverged`: lower it (a quadratic energy of curvature a

@@ -343,9 +343,10 @@ def restoration(
                    {\overline{\lVert\kappa (y - x)\rVert^2}}
 
     This is denoising score matching with a structured corruption in place of Gaussian
-    noise: at the minimum one step of size 1/kappa down the energy leads to the mean of
-    all clean images that y may come from, and |dE/dy| *is* the map of the defect. The
-    first term is relative, so that a faint defect counts as much as a strong one.
+    noise: at the minimum one step of size 1/kappa down the energy leads to a mean of
+    the clean images that y may come from, in which the nearer ones weigh more (the
+    first term is relative, so that a faint defect counts as much as a strong one), and
+    |dE/dy| *is* the map of the defect.
 
     Args:
         energy: Callable (B, *shape) -> (B,), twice differentiable.
@@ -361,7 +362,7 @@ def restoration(
         TypeError, ValueError: As `denoising_score_matching`; or shapes that differ.
 
     Source: Vincent (2011) for Gaussian noise; corrupted and clean pairs as in Zavrtanik
-    et al. (2021), *DRAEM*, where a second network learns the restoration.
+    et al. (2021), *DRAEM*, whose first network restores and whose second draws the map.
     """
     _check_batch("x", x)
     _check_batch("corrupted", corrupted, like=x)
