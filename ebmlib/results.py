@@ -9,7 +9,7 @@ beat the best of them is marked.
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -324,7 +324,7 @@ def choice_table(folder: str | Path, most: int = 5) -> list[str]:
     made = json.loads(path.read_text(encoding="utf-8"))
     exams, standing = made["categories"], made["standing"]
     names = ("cells", "noise", "share")
-    lines = [f"| rank | patch | noise | share | {' | '.join(exams)} | mean |"]
+    lines = [f"| rank | patch | noise | share | {_short(exams)} | mean |"]
     lines += ["|--:|--:|--:|--:|" + "--:|" * (len(exams) + 1)]
     for rank, row in enumerate(made["ranking"], 1):
         candidate = {name: row[name] for name in names}
@@ -354,7 +354,7 @@ def tried_table(folder: str | Path) -> list[str]:
     if not path.exists():
         return ["No other experts were tried yet."]
     exams = json.loads(path.read_text(encoding="utf-8"))["categories"]
-    lines = [f"| experts | {' | '.join(exams)} | mean |"]
+    lines = [f"| experts | {_short(exams)} | mean |"]
     lines += ["|---|" + "--:|" * (len(exams) + 1)]
     marks: dict[str, dict[str, float]] = defaultdict(dict)
     for title, exam in exams.items():
@@ -366,6 +366,11 @@ def tried_table(folder: str | Path) -> list[str]:
         cells = ["–" if value is None else f"{value:.3f}" for value in values]
         lines += ["| " + " | ".join([experts, *cells]) + " |"]
     return lines
+
+
+def _short(titles: Iterable[str]) -> str:
+    """Heads of columns that fit on a page: "mvtec/felt, 64 px" is felt."""
+    return " | ".join(title.split(",")[0].rpartition("/")[2] for title in titles)
 
 
 def curve_table(folder: str | Path) -> list[str]:

@@ -189,6 +189,7 @@ def test_a_choice_shows_the_best_and_the_standing_candidate(tmp_path):
     (tmp_path / "choice_experts.json").write_text(json.dumps(made))
     lines = choice_table(tmp_path, most=1)
     assert len(lines) == 4
+    assert lines[0] == "| rank | patch | noise | share | felt | mean |"
     assert lines[2] == "| 1 | 1.5 cells | 0.02 | 0.25 | 0.600 | 0.900 |"
     assert lines[3] == "| 3 (standing) | 2.5 cells | 0.02 | 0.25 | 0.600 | 0.700 |"
 
@@ -196,7 +197,7 @@ def test_a_choice_shows_the_best_and_the_standing_candidate(tmp_path):
 def test_every_product_that_was_tried_has_a_row_over_all_exams(tmp_path):
     assert tried_table(tmp_path) == ["No other experts were tried yet."]
     exams = {}
-    for name, image in (("felt", 0.6), ("nail", 0.9)):
+    for name, image in (("mvtec/felt, 64 px", 0.6), ("nail", 0.9)):
         figures = {"image_auroc": image, "pixel_auroc": 0.9, "au_pro": 0.3}
         exams[name] = {"rows": [{"experts": e, **figures} for e in ("both", "one")]}
     exams["nail"]["rows"].append({"experts": "new", **figures})
