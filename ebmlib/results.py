@@ -344,27 +344,27 @@ def choice_table(folder: str | Path, most: int = 5) -> list[str]:
     return lines
 
 
-def tried_table(folder: str | Path) -> list[str]:
-    """Markdown lines: the products of benchmarks/try_experts.py on the mock exams.
+def tried_table(folder: str | Path, what: str = "experts") -> list[str]:
+    """Markdown lines: what benchmarks/try_experts.py or try_maps.py found.
 
-    The mean of the three measures in every exam, and over all; a product that was not
-    in an exam has no mean.
+    The mean of the three measures in every mock exam, and over all; what was not in an
+    exam has no mean. `what` is "experts" or "maps".
     """
-    path = Path(folder) / "tried_experts.json"
+    path = Path(folder) / f"tried_{what}.json"
     if not path.exists():
-        return ["No other experts were tried yet."]
+        return [f"No other {what} were tried yet."]
     exams = json.loads(path.read_text(encoding="utf-8"))["categories"]
-    lines = [f"| experts | {_short(exams)} | mean |"]
+    lines = [f"| {what} | {_short(exams)} | mean |"]
     lines += ["|---|" + "--:|" * (len(exams) + 1)]
     marks: dict[str, dict[str, float]] = defaultdict(dict)
     for title, exam in exams.items():
         for row in exam["rows"]:
-            marks[row["experts"]][title] = mean(row[key] for key in METRICS)
-    for experts, found in marks.items():
+            marks[row[what]][title] = mean(row[key] for key in METRICS)
+    for name, found in marks.items():
         values = [found.get(title) for title in exams]
         values.append(None if None in values else mean(values))
         cells = ["–" if value is None else f"{value:.3f}" for value in values]
-        lines += ["| " + " | ".join([experts, *cells]) + " |"]
+        lines += ["| " + " | ".join([name, *cells]) + " |"]
     return lines
 
 

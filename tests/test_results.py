@@ -196,6 +196,7 @@ def test_a_choice_shows_the_best_and_the_standing_candidate(tmp_path):
 
 def test_every_product_that_was_tried_has_a_row_over_all_exams(tmp_path):
     assert tried_table(tmp_path) == ["No other experts were tried yet."]
+    assert tried_table(tmp_path, "maps") == ["No other maps were tried yet."]
     exams = {}
     for name, image in (("mvtec/felt, 64 px", 0.6), ("nail", 0.9)):
         figures = {"image_auroc": image, "pixel_auroc": 0.9, "au_pro": 0.3}

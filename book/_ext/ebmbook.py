@@ -109,11 +109,13 @@ class Choice(Generated):
 
 
 class Tried(Generated):
-    """``{tried-table}``: other experts on mock exams, from results/."""
+    """``{tried-table} experts`` or ``maps``: what mock exams say, from results/."""
+
+    required_arguments = 1
 
     def lines(self) -> list[str]:
         """The Markdown lines."""
-        return tried_table(ROOT / "results")
+        return tried_table(ROOT / "results", self.arguments[0])
 
 
 class Curve(Generated):
