@@ -4,38 +4,31 @@ r"""Other experts beside, or in place of, the two of `thorough_experts` (chapter
     python benchmarks/try_experts.py NETWORKS --size 128 --steps 3000 \
         --categories synthetic/nut synthetic/bolt synthetic/weave
 
-The mock exams are those of `choose_experts.py`: training images, held out and partly
-damaged; no test image is touched. The folder NETWORKS keeps the fitted detectors, so
-that the command can be repeated. Every variant is one product of experts, whose map is
-read as `thorough_experts` reads it. `--refined` adds one whose network saw negatives
-that had walked down the energy first, which takes three times as long to train. Writes
-results/tried_experts.json; categories that it holds already stay.
+The mock exams are training images, held out and partly damaged, see `mock_exam.py`.
+The folder NETWORKS keeps the fitted detectors, so that the command can be repeated.
+Every variant is one product of experts, whose map is read as `thorough_experts` reads
+it. `--refined` adds one whose network saw negatives that had walked down the energy
+first, which takes three times as long to train. Writes results/tried_experts.json;
+categories that it holds already stay.
 """
 
-import argparse
-import json
-import os
-import shlex
 from functools import partial
-from pathlib import Path
 
 import torch
-from choose_experts import (
+from mock_exam import (
     METRICS,
-    ROOT,
     STANDING,
     ExamView,
+    Record,
     detector_of,
-    mock_exam,
+    exam_of,
+    options_of,
 )
 from torch import Tensor, nn
 
-from ebmlib.benchmark import hardware, versions
-from ebmlib.data import load
 from ebmlib.energy import PatchEnergy, energy_maps
 from ebmlib.experts import GaussianPatches
 from ebmlib.recipes import RECIPES, Recipe, thorough_experts
-from ebmlib.sweep import write_result
 
 SHARE = 3.0  # how loud all Gaussians together are, as in `ProductOfExperts.of`
 MEMBERS = 3  # networks of the ensemble, each with a third of the steps
@@ -134,29 +127,14 @@ def variants(view: ExamView, networks: list[PatchEnergy]) -> dict[str, Product]:
 
 def main() -> None:
     """Fit where it is missing, mark, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("networks", type=Path, help="folder of the fitted detectors")
-    parser.add_argument("--categories", nargs="+", required=True, metavar="NAME")
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--refined", action="store_true", help="see above")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--root", default=os.environ.get("MVTEC_ROOT"))
-    parser.add_argument("--out", type=Path, default=ROOT / "results")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    path = options.out / "tried_experts.json"
-    made = {"what": __doc__.splitlines()[0], "categories": {}}
-    if path.exists():
-        made["categories"] = json.loads(path.read_text())["categories"]
+    options = options_of(__doc__, refined="see above")
+    record = Record(options.out / "tried_experts.json", __doc__)
     for name in options.categories:
-        title = f"{name}, {options.size} px"
-        entry = made["categories"].get(title, {"rows": []})
-        known = {row["experts"] for row in entry["rows"]}
+        rows = record.rows(name, options)
+        known = {row["experts"] for row in rows}
         if known and not (options.refined and REFINED not in known):
             continue
-        train = load(name, size=options.size, root=options.root).train
-        exam = mock_exam(train, name)
+        exam = exam_of(name, options)
         fit = partial(detector_of, options.networks, exam, options.size)
         standing = fit(options.steps)
         view, products = ExamView(standing, exam), {}
@@ -172,13 +150,10 @@ def main() -> None:
             gradient, patches = view.maps(energy)
             share = STANDING["share"]
             figures = view.mark(gradient**share * patches ** (1 - share))
-            entry["rows"].append({"experts": variant, **figures})
-            print(title, variant, *(figures[key] for key in METRICS), flush=True)
-        words = ["NETWORKS", "--categories", name, "--size", str(options.size)]
-        words += ["--steps", str(options.steps), *["--refined"] * options.refined]
-        command = f"python benchmarks/try_experts.py {shlex.join(words)}"
-        made["categories"][title] = entry | {"steps": options.steps, "command": command}
-        write_result(path, made | {"versions": versions(), "hardware": hardware()})
+            rows.append({"experts": variant, **figures})
+            print(name, variant, *(figures[key] for key in METRICS), flush=True)
+        record.keep(name, options, rows, *["--refined"] * options.refined)
+        record.write()
 
 
 if __name__ == "__main__":

@@ -4,29 +4,29 @@ r"""Other readings of the gradient of the standing energies, on mock exams (chap
     python benchmarks/try_maps.py NETWORKS --size 128 --steps 3000 \
         --categories synthetic/nut synthetic/bolt synthetic/weave
 
-The mock exams are those of `choose_experts.py`: training images, held out and partly
-damaged; no test image is touched. NETWORKS is the folder of its fitted detectors. Every
-row reads the same `thorough_experts` in another way. Writes results/tried_maps.json;
+The mock exams are training images, held out and partly damaged, see `mock_exam.py`.
+NETWORKS keeps the fitted detectors. Every row reads the same `thorough_experts` in
+another way. Writes results/tried_maps.json;
 categories that it holds already stay. `map_ablation.py` asks such questions of test
 images, after the fact.
 """
 
-import argparse
-import json
-import os
-import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
-from choose_experts import METRICS, ROOT, STANDING, ExamView, detector_of, mock_exam
 from map_ablation import descent_map
+from mock_exam import (
+    METRICS,
+    STANDING,
+    ExamView,
+    Record,
+    detector_of,
+    exam_of,
+    options_of,
+)
 from torch import Tensor
 
-from ebmlib.benchmark import hardware, versions
-from ebmlib.data import load
 from ebmlib.scoring import MapStandardizer, gradient_map, smooth
-from ebmlib.sweep import write_result
 
 BINS = 8  # of luminance, and of local contrast
 FEW = 100  # pixels of a bin that are too few for a mean and a spread
@@ -110,37 +110,19 @@ def readings(view: ExamView) -> Iterator[tuple[str, Tensor]]:
 
 def main() -> None:
     """Read, mark, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("networks", type=Path, help="folder of the fitted detectors")
-    parser.add_argument("--categories", nargs="+", required=True, metavar="NAME")
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--root", default=os.environ.get("MVTEC_ROOT"))
-    parser.add_argument("--out", type=Path, default=ROOT / "results")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    path = options.out / "tried_maps.json"
-    made = {"what": __doc__.splitlines()[0], "categories": {}}
-    if path.exists():
-        made["categories"] = json.loads(path.read_text())["categories"]
+    options = options_of(__doc__)
+    record = Record(options.out / "tried_maps.json", __doc__)
     for name in options.categories:
-        title = f"{name}, {options.size} px"
-        if title in made["categories"]:
+        if record.rows(name, options):
             continue
-        train = load(name, size=options.size, root=options.root).train
-        exam = mock_exam(train, name)
+        exam = exam_of(name, options)
         detector = detector_of(options.networks, exam, options.size, options.steps)
         view, rows = ExamView(detector, exam), []
         for reading, maps in readings(view):
             rows.append({"maps": reading, **view.mark(maps)})
-            print(title, reading, *(rows[-1][key] for key in METRICS), flush=True)
-        words = ["NETWORKS", "--categories", name, "--size", str(options.size)]
-        words += ["--steps", str(options.steps)]
-        command = f"python benchmarks/try_maps.py {shlex.join(words)}"
-        entry = {"steps": options.steps, "command": command, "rows": rows}
-        made["categories"][title] = entry
-        write_result(path, made | {"versions": versions(), "hardware": hardware()})
+            print(name, reading, *(rows[-1][key] for key in METRICS), flush=True)
+        record.keep(name, options, rows)
+        record.write()
 
 
 if __name__ == "__main__":
