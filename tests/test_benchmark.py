@@ -1,7 +1,10 @@
 """Facts about the benchmark: one whole file per result, nothing done twice."""
 
+import importlib
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from ebmlib.metrics import au_pro, image_auroc
 from ebmlib.results import results_table
 from ebmlib.sweep import to_text
 
+ROOT = Path(__file__).resolve().parents[1]
 FIELDS = {
     *("category", "method", "seed", "image_size", "settings", "metrics", "images"),
     *("vanished_masks", "seconds", "peak_memory_mb", "versions", "hardware", "command"),
@@ -125,6 +129,27 @@ def test_the_seal_holds(nut):
     for name in ("test", "labels", "masks", "kinds", "notes"):
         with pytest.raises(AssertionError, match=f"fit looked at Category.{name}"):
             getattr(sealed, name)
+
+
+def test_the_mock_exams_behind_the_settings_open_no_test_image(nut, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    mock_exam = importlib.import_module("mock_exam")
+    monkeypatch.setattr(mock_exam, "load", lambda *_, **__: SealedCategory(nut))
+    options = SimpleNamespace(size=32, root=None)
+    exam = mock_exam.exam_of("synthetic/nut", options)
+
+    def stands_in(image, images):
+        return bool((images == image).flatten(1).all(1).any())
+
+    kept, normal = exam.train, exam.test[~exam.labels]
+    assert len(kept) == 16 and len(normal) == 4 and int(exam.labels.sum()) == 12
+    assert all(stands_in(image, nut.train) for image in (*kept, *normal))
+    assert not any(stands_in(image, kept) for image in normal)
+    for image, mask in zip(
+        exam.test[exam.labels], exam.masks[exam.labels], strict=True
+    ):
+        same = (image == nut.train).all(1)  # (N, H, W): pixels of a training image
+        assert mask.any() and same.flatten(1).float().mean(1).max() > 0.3
 
 
 def test_the_fit_is_the_same_whatever_the_test_images_are(nut):
