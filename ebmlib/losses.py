@@ -70,8 +70,8 @@ def contrastive_divergence(
         generator: Source of the data noise; required when `data_noise` > 0.
 
     Returns:
-        The loss, and `energy_data`, `energy_chain`, `gap` (= data - chain; one-signed
-        for long means that the sampler lags the model) and `penalty`.
+        The loss, and `energy_data`, `energy_chain`, `gap` (= data - chain; one sign
+        for long may mean that the sampler lags the model) and `penalty`.
 
     Raises:
         TypeError: x or negatives is not a floating-point tensor.
