@@ -93,8 +93,9 @@ def label(method: str, runs: Sequence[Run] = ()) -> str:
 def results_table(runs: list[Run]) -> list[str]:
     """Markdown lines: one table per category and size, one row per method.
 
-    A figure is the mean over seeds, with the smallest and the largest; the interval is
-    the widest of the seeds. `MARK`: the mean is not above the best trivial row.
+    A figure is the mean over seeds, with the smallest and the largest; the interval
+    is the hull of the seeds' intervals. `MARK`: the mean is not above the best trivial
+    row.
     """
     if not runs:
         return ["There are no results yet: the folder `results/` is empty."]
@@ -123,7 +124,7 @@ def row(method: str, runs: list[Run], bars: dict[str, float | None]) -> str:
     for key in COLUMNS.values():
         values, bar = values_of(metrics, key), bars[key]
         if key.endswith("_interval"):
-            figures.append(widest(metrics, key))
+            figures.append(hull(metrics, key))
         elif method not in TRIVIAL and values and bar is not None:
             mark = "" if mean(values) > bar else f" {MARK}"
             figures.append(mean_and_range(values) + mark)
@@ -159,8 +160,8 @@ def values_of(metrics: list[dict], key: str) -> list[float]:
     return [m[key] for m in metrics if key in m]
 
 
-def widest(metrics: list[dict], key: str) -> str:
-    """The widest interval of the seeds."""
+def hull(metrics: list[dict], key: str) -> str:
+    """From the lowest to the highest end of the seeds' intervals."""
     found = values_of(metrics, key)
     if not found:
         return "–"
@@ -397,7 +398,7 @@ def curve_table(folder: str | Path) -> list[str]:
 def plot_results(runs: list[Run], metric: str = "image_auroc") -> Figure:
     """One panel per category and size: every method's mean, seeds and interval.
 
-    Small marks are seeds; the line is the widest interval of the seeds; a dotted line
+    Small marks are seeds; the line is the hull of the seeds' intervals; a dotted line
     marks the best trivial row. Hollow marks are baselines.
 
     Raises:

@@ -74,7 +74,7 @@ def test_a_figure_that_does_not_beat_the_best_trivial_row_is_marked():
         assert cells[5] == f"0.800 {MARK}"  # equal is not above
 
 
-def test_a_row_is_the_mean_the_range_and_the_widest_interval_of_its_seeds():
+def test_a_row_is_the_mean_the_range_and_the_hull_of_its_seeds_intervals():
     lines = results_table([made(seed=0, auroc=0.8), made(seed=2, auroc=0.9)])
     expected = "| contrast | 2 | 0.850 (0.800–0.900) | 0.750–0.920 | – | 0.800 | 0.600 "
     assert any(line.startswith(expected + "| 11 |") for line in lines)

@@ -4,9 +4,10 @@ A detector trained on normal images only still needs to be told what "not normal
 look like. These corruptions are local, varied and mostly faithful to the image's own
 colors. `corrupt` draws among three: a patch cut elsewhere and blended in (after
 CutPaste, Li et al. 2021, and NSA, Schlüter et al. 2022), thin scratches, and
-noise-shaped spots (after DRAEM, Zavrtanik et al. 2021). `damage` adds two that leave
-every color as it was and change the structure only: parts that are bent, and parts that
-are worn smooth. They share no code with the test defects of `ebmlib.data.synthetic`.
+noise-shaped spots (after DRAEM, Zavrtanik et al. 2021). `damage` adds two that make
+no color but what lies between existing ones, and change the structure only: parts that
+are bent, and parts that are worn smooth. They share no code with the test
+defects of `ebmlib.data.synthetic`.
 
 All functions take `images (B, C, H, W)` in [0, 1] and a `torch.Generator`, leave the
 input as it is, and return `(corrupted (B, C, H, W), masks (B, H, W) bool)`. A mask

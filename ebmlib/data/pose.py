@@ -15,7 +15,8 @@ The measure is the share of the pixels' variance that their position explains,
 
 with pixel p of the n-th training image; each image is averaged down to 32 px, so that
 small movements do not count, and then shifted and scaled to mean 0 and variance 1. It
-is 1 if all images are equal and 0 if positions say nothing.
+is 1 if all images are equal and 0 if positions say nothing. A slope of light that all
+images share counts as position, too.
 """
 
 from __future__ import annotations
@@ -121,8 +122,9 @@ class PartFrame:
     def fit(cls, images: Tensor, margin: float = 0.08) -> PartFrame:
         """Size and template from normal images `(N, C, H, W)`.
 
-        The rectangle holds 98 % of the parts with `margin` of the length around them;
-        its sides are multiples of 16 px, as the networks need.
+        Length and width each hold 98 % of the parts, and `margin` of the length in
+        all, half of it on each side, is left around them; its sides are multiples of
+        16 px, as the networks need.
         """
         return cls._of(images, [_part(image) for image in images], margin)
 

@@ -46,7 +46,7 @@ def resize_area(pixels: np.ndarray, size: Size) -> np.ndarray:
     """Resize (H, W, C) float pixels; each new pixel is the mean over its area.
 
     Exact for every ratio: shrinking never aliases and keeps the mean of the image;
-    enlarging repeats pixels and invents no detail.
+    enlarging by a whole ratio repeats pixels; none invents detail.
     """
     height, width = check_size(size)
     if pixels.shape[:2] == (height, width):

@@ -104,7 +104,7 @@ def _vanished(vanished) -> str:
     values = [int(vanished(mask, k)) for mask, k in cases]
     right = [len(resize_mask(mask, _blocks(mask, k))[1]) for mask, k in cases]
     if values == right:
-        return "Such a defect can no longer be found, and no ruler misses it."
+        return "No ruler misses such a defect; whoever finds it raises a false alarm."
     if values[:-1] == right[:-1]:
         raise Hint("the side of a block is the argument k; here it was not 4.")
     for hint, answer in MISTAKES:
