@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from ebmlib.data import synthetic
-from ebmlib.data.pose import PartFrame, choose_layout, explained_by_position
+from ebmlib.data.pose import (
+    PartFrame,
+    choose_layout,
+    explained_by_position,
+    without_shading,
+)
 from ebmlib.detector import EnergyDetector
 
 
@@ -45,6 +50,29 @@ def test_exposure_does_not_change_the_explained_share(bolts):
     )
     first, second = map(explained_by_position, (bolts.train, changed))
     assert first == pytest.approx(second, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["nut", "bolt", "weave"])
+def test_light_that_all_images_share_is_no_position(name):
+    images, row = make(name, size=96).train, torch.linspace(-1, 1, 96)
+    usual = choose_layout(images)
+    vignette = 1 - 0.1 * (row[:, None] ** 2 + row**2)
+    for light in (1 - 0.15 * (row + 1), vignette):
+        layout = choose_layout(images * light)
+        assert layout.explained == pytest.approx(usual.explained, abs=0.03)
+        assert layout.aligned == usual.aligned
+        assert (layout.frame is None) == (usual.frame is None)
+
+
+def test_shading_is_what_a_quadratic_surface_can_say():
+    row = torch.linspace(0, 1, 24)
+    surface = 0.2 + 0.3 * row[:, None] - 0.5 * row + row[:, None] * row - row**2
+    assert without_shading(surface.expand(2, 3, 24, 24)).abs().max() < 1e-5
+    grain = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    rest = without_shading(grain)
+    assert torch.allclose(without_shading(grain + surface), rest, atol=1e-5)
+    assert torch.allclose(without_shading(rest), rest, atol=1e-5)
+    assert rest.mean((2, 3)).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize(

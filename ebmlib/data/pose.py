@@ -14,9 +14,9 @@ The measure is the share of the pixels' variance that their position explains,
     R^2 = 1 - mean_p Var_n(x_np) / Var(x),
 
 with pixel p of the n-th training image; each image is averaged down to 32 px, so that
-small movements do not count, and then shifted and scaled to mean 0 and variance 1. It
-is 1 if all images are equal and 0 if positions say nothing. A slope of light that all
-images share counts as position, too.
+small movements do not count, then freed of light that rises or falls slowly (or a
+shared lamp would pass for a shared place), and scaled to variance 1. It is 1 if all
+images are equal and 0 if positions say nothing.
 """
 
 from __future__ import annotations
@@ -90,10 +90,24 @@ def explained_by_position(images: Tensor) -> float:
     scale = max(1.0, min(images.shape[-2:]) / COARSE)
     size = [round(side / scale) for side in images.shape[-2:]]
     x = F.interpolate(images, size, mode="area")
-    x = x - x.mean((1, 2, 3), keepdim=True)
+    x = without_shading(x)
     x = x / x.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
     within = x.var(0).mean()  # unbiased: a mean of unrelated images explains nothing
     return float(1 - within / x.var().clamp_min(1e-12))
+
+
+def without_shading(images: Tensor) -> Tensor:
+    """Less the best quadratic surface of position, in each channel: `(N, C, H, W)`.
+
+    What is left has the mean 0 and no slope. The surface is 1, x, y, x^2, x y, y^2 in
+    the least squares sense: a lamp from the side, or corners that a lens darkens.
+    """
+    down, right = (torch.linspace(-1, 1, n).to(images) for n in images.shape[-2:])
+    down, right = torch.meshgrid(down, right, indexing="ij")
+    terms = torch.ones_like(down), right, down, right**2, right * down, down**2
+    basis = torch.linalg.qr(torch.stack(terms, -1).flatten(0, 1))[0]  # (H W, 6)
+    flat = images.flatten(2)
+    return (flat - flat @ basis @ basis.T).view_as(images)
 
 
 class PartFrame:
