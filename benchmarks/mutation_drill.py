@@ -573,6 +573,15 @@ MUTATIONS = [
         "12 08",
     ),
     Mutation(
+        "which light is no position",
+        "data/pose.py",
+        "right * down, down**2\n",
+        "right * down, down**4\n",
+        "corners that a lens darkens pass for a shared place",
+        "pose",
+        "12",
+    ),
+    Mutation(
         "what counts as changed",
         "data/corruption.py",
         "VISIBLE = 0.04",

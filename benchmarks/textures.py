@@ -35,7 +35,6 @@ NAMES = ("brick", "grass", "gravel")
 SIDE = 128  # px of a square
 BORDER = 320  # row of the photograph where training ends and the test begins
 TRAIN, GOOD, BROKEN = 96, 30, 12  # squares; the last of each kind of defect
-RANDOM = ("autoencoder", "patch_knn", *RECIPES)  # methods that draw at random
 
 Painted = tuple[np.ndarray, np.ndarray]  # gray values (128, 128), mask
 
@@ -165,9 +164,10 @@ def main() -> None:
     for name in options.textures:
         data = texture(name, sources)
         for method in options.methods:
-            for seed in options.seeds if method in RANDOM else options.seeds[:1]:
-                stem = f"texture-{name}_{method}_{SIDE}px_seed{seed}"
-                path = options.out / f"{stem}.json"
+            seeded = benchmark.accepted(method, {"seed": 0})
+            for seed in options.seeds if seeded else options.seeds[:1]:
+                place = (data.name, method, seed, SIDE)
+                path = benchmark.result_path(options.out, *place)
                 if path.exists():
                     continue
                 result = benchmark.run(data, method, seed)
@@ -175,7 +175,7 @@ def main() -> None:
                 command = f"python benchmarks/textures.py {shlex.join(words)}"
                 write_result(path, {**result, "command": command})
                 figures = ("image_auroc", "pixel_auroc", "au_pro")
-                print(stem, *(result["metrics"][k] for k in figures), flush=True)
+                print(path.stem, *(result["metrics"][k] for k in figures), flush=True)
 
 
 if __name__ == "__main__":

@@ -65,8 +65,10 @@ def test_light_that_all_images_share_is_no_position(name):
 
 
 def test_shading_is_what_a_quadratic_surface_can_say():
-    row = torch.linspace(0, 1, 24)
-    surface = 0.2 + 0.3 * row[:, None] - 0.5 * row + row[:, None] * row - row**2
+    right = torch.linspace(0, 1, 24)
+    down = right[:, None]
+    surface = 0.2 + 0.3 * down - 0.5 * right
+    surface = surface + 0.7 * down**2 + right * down - right**2
     assert without_shading(surface.expand(2, 3, 24, 24)).abs().max() < 1e-5
     grain = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     rest = without_shading(grain)
