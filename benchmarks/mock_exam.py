@@ -4,7 +4,7 @@ A third of a category's *training* images is held out. Half of it stays as it is
 rest is damaged by `ebmlib.data.damage`, three times each, with masks filled and
 rounded as a person draws them. A detector learns from the other two thirds and is
 marked on the held-out third. No test image is touched. `choose_experts.py`,
-`try_experts.py` and `try_maps.py` ask the questions.
+`try_experts.py`, `try_maps.py` and `try_registration.py` ask the questions.
 """
 
 import argparse
@@ -114,15 +114,21 @@ def detector_of(
     steps: int,
     seed: int = 0,
     method: str = STANDING_METHOD,
+    label: str = "",
+    **settings: Any,
 ) -> EnergyDetector:
-    """A detector fitted on the exam's training images; the folder keeps it."""
+    """A detector fitted on the exam's training images; the folder keeps it.
+
+    Other settings than the method's need a label, which tells their files apart.
+    """
     stem = f"{exam.name.replace('/', '-')}_{size}px_{steps}"
     stem += f"_seed{seed}" if seed else ""
     stem += f"_{method}" if method != STANDING_METHOD else ""
+    stem += f"_{label}" if label else ""
     file = folder / f"{stem}.safetensors"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        benchmark.fit(method, exam.train, seed, steps=steps).save(file)
+        benchmark.fit(method, exam.train, seed, steps=steps, **settings).save(file)
     return EnergyDetector.load(file, device="cpu")
 
 

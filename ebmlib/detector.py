@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ebmlib.checkpoint import read_checkpoint, write_checkpoint
-from ebmlib.data.exposure import Exposure
+from ebmlib.data.exposure import Exposure, MatchedExposure
+from ebmlib.data.frame import Frame
 from ebmlib.data.images import Images, batches, images_to_tensor
 from ebmlib.data.pose import Layout, PartFrame, choose_layout
+from ebmlib.data.registration import Registration
 from ebmlib.experts import build_energy
-from ebmlib.recipes import RECIPES
+from ebmlib.recipes import RECIPES, REGISTERED
 from ebmlib.scoring import (
     MapStandardizer,
     energy_score,
@@ -36,7 +38,7 @@ from ebmlib.scoring import (
 from ebmlib.training import TrainingLog, choose_device, train
 
 FORMAT = "ebmlib.detector"
-FORMAT_VERSION = 2  # 1 had no part frame
+FORMAT_VERSION = 3  # 1 had no part frame, 2 no registration
 SCORES = ("energy", "max", "top", "l2")
 MAPS = {
     "gradient": gradient_map,
@@ -47,7 +49,7 @@ MAPS = {
 MOST_PIXELS = 2**15  # what the energy looks at; a larger view is averaged first
 SETTINGS = (
     *("method", "image_size", "score", "aligned", "map", "standardize", "smoothing"),
-    *("one_exposure", "steps", "false_alarm_rate", "holdout", "seed"),
+    *("one_exposure", "register", "steps", "false_alarm_rate", "holdout", "seed"),
 )
 
 
@@ -92,6 +94,9 @@ class EnergyDetector:
             default the recipe's.
         one_exposure: bring every view to the mean and contrast of the training images
             first, so that a lamp is not taken for a defect, see `ebmlib.data.exposure`.
+        register: bring parts that always lie in the same place there to the pixel
+            first, see `ebmlib.data.registration`, and take their light from the pixels
+            that fit; by default for the methods that have Gaussians at every place.
         steps: training steps; by default the recipe's. "backbone" takes none.
         false_alarm_rate: share of normal images that may be flagged, in (0, 1).
         holdout: least share of the normal images kept from training for the threshold.
@@ -125,6 +130,7 @@ class EnergyDetector:
         standardize: str | None = None,
         smoothing: float | None = None,
         one_exposure: bool = True,
+        register: bool | None = None,
         steps: int | None = None,
         false_alarm_rate: float = 0.05,
         holdout: float = 0.1,
@@ -157,15 +163,16 @@ class EnergyDetector:
         self.map, self.standardize, self.smoothing = map, standardize, smoothing
         self.false_alarm_rate, self.holdout = false_alarm_rate, holdout
         self.one_exposure = bool(one_exposure)
+        self.register = method in REGISTERED if register is None else bool(register)
         self.device = choose_device(device)
         if map not in (None, *MAPS):
             raise ValueError(f"map must be one of {tuple(MAPS)}, got {map!r}")
         MapStandardizer(standardize or "global")  # an unknown mode is refused now
         self.standardizer: MapStandardizer | None = None
         self.layout_: Layout | None = None
-        self.frame: PartFrame | None = None
+        self.frame: Frame | None = None
         self.shrink = 1
-        self.exposure: Exposure | None = None
+        self.exposure: Exposure | MatchedExposure | None = None
         self.energy: nn.Module | None = None
         self.threshold_: float | None = None
         self.held_out_: Tensor | None = None
@@ -190,12 +197,15 @@ class EnergyDetector:
         if self.aligned == "auto":
             self.layout_ = choose_layout(fitted)
             self.aligned, self.frame = self.layout_.aligned, self.layout_.frame
+        if self.register and self.aligned and not isinstance(self.frame, PartFrame):
+            self.frame = Registration.fit(fitted)
         view = fitted if self.frame is None else self.frame.template
         self.shrink = math.ceil(math.sqrt(math.prod(view.shape[-2:]) / MOST_PIXELS))
         self.exposure = None  # of an earlier fit
         fitted = self._view(fitted)[0]
         if self.one_exposure:
-            self.exposure = Exposure.of(fitted)
+            registered = isinstance(self.frame, Registration)
+            self.exposure = (MatchedExposure if registered else Exposure).of(fitted)
             fitted = self.exposure(fitted)
         with torch.random.fork_rng(devices=[]):  # weights depend on the seed alone
             generator = torch.manual_seed(self.seed)
@@ -271,6 +281,9 @@ class EnergyDetector:
             tensors["frame.template"] = self.frame.template
         tensors["map.mean"] = self.standardizer.mean
         tensors["map.std"] = self.standardizer.std
+        exposure = self.exposure
+        if isinstance(exposure, MatchedExposure):
+            tensors["exposure.template"], exposure = exposure.template, None
         header = {
             "format_version": FORMAT_VERSION,
             "settings": self.settings(),
@@ -278,7 +291,8 @@ class EnergyDetector:
             "energy_config": self.energy.config(),
             "threshold": self.threshold_,
             "shrink": self.shrink,
-            "exposure": self.exposure and [self.exposure.mean, self.exposure.std],
+            "reach": getattr(self.frame, "reach", None),
+            "exposure": exposure and [exposure.mean, exposure.std],
         }
         write_checkpoint(path, tensors, header, FORMAT)
 
@@ -299,6 +313,7 @@ class EnergyDetector:
             )
         settings = dict(header["settings"])
         weights = settings.pop("weights", None)
+        settings.setdefault("register", False)  # of before format 3
         detector = cls(**settings, device=device)
         detector.weights_ = weights
         try:
@@ -309,7 +324,10 @@ class EnergyDetector:
         energy.load_state_dict(state)
         detector.energy = energy.to(detector.device).eval().requires_grad_(False)
         if "frame.template" in tensors:
-            detector.frame = PartFrame(tensors["frame.template"])
+            template, reach = tensors["frame.template"], header.get("reach")
+            detector.frame = (
+                PartFrame(template) if reach is None else Registration(template, reach)
+            )
         detector.standardizer = MapStandardizer(
             detector.standardize, smoothing=detector.smoothing
         )
@@ -317,9 +335,11 @@ class EnergyDetector:
         detector.standardizer.std = tensors["map.std"]
         detector.threshold_ = header["threshold"]
         detector.shrink = header.get("shrink", 1)
-        detector.one_exposure = bool(header.get("exposure"))
-        if detector.one_exposure:
+        if header.get("exposure"):
             detector.exposure = Exposure(*header["exposure"])
+        elif "exposure.template" in tensors:
+            detector.exposure = MatchedExposure(tensors["exposure.template"])
+        detector.one_exposure = detector.exposure is not None
         return detector
 
     def _split(self, normals: Tensor) -> tuple[Tensor, Tensor]:

@@ -238,3 +238,5 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "contrastive_divergence": contrastive_divergence,
     "backbone": backbone,
 }
+# Gaussians at every place gain most from parts that lie there to the pixel.
+REGISTERED = ("experts", "thorough_experts")

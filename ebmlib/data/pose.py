@@ -4,7 +4,8 @@ An energy that knows where it looks is much sharper than one that must accept ev
 of the product everywhere. `choose_layout` reads from the *training* images alone which
 of three cases a product is:
 
-- it always lies in the same place (a bottle seen from above): nothing to do;
+- it always lies in the same place (a bottle seen from above): nothing to do here, and
+  `ebmlib.data.registration` takes out the last few pixels;
 - it lies in any direction on an even ground (a screw): turn each image by the direction
   of the part itself and cut out a `PartFrame`, in which the part always lies alike;
 - it has no place (a cloth, a part without a direction): position cannot be used.
@@ -29,6 +30,8 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
+
+from ebmlib.data.frame import Frame
 
 COARSE = 32  # px of the shorter side at which R^2 is taken
 EXPLAINED = 0.5  # R^2 above which position counts as informative
@@ -110,7 +113,7 @@ def without_shading(images: Tensor) -> Tensor:
     return (flat - flat @ basis @ basis.T).view_as(images)
 
 
-class PartFrame:
+class PartFrame(Frame):
     """A rectangle that moves with the part: the part always lies alike in it.
 
     The part is the largest region that differs from the ground, whose color is the
@@ -124,13 +127,6 @@ class PartFrame:
     Args:
         template: `(h, w)` gray values of the mean part.
     """
-
-    def __init__(self, template: Tensor):
-        if template.ndim != 2 or not template.is_floating_point():
-            raise ValueError(
-                f"template must be a float tensor (h, w), got {tuple(template.shape)}"
-            )
-        self.template = template
 
     @classmethod
     def fit(cls, images: Tensor, margin: float = 0.08) -> PartFrame:
@@ -160,37 +156,6 @@ class PartFrame:
         """Where the parts lie: `(N, 3)`, center (x, y) in px and angle in radians."""
         poses = torch.stack([_part(image).pose for image in images.cpu()])
         return self._way_round(images.cpu(), poses)
-
-    def straighten(self, images: Tensor, poses: Tensor) -> Tensor:
-        """The parts laid straight: `(N, C, H, W)` to `(N, C, h, w)`, bilinearly."""
-        h, w = self.template.shape
-        column = torch.arange(w) - (w - 1) / 2
-        row = torch.arange(h)[:, None] - (h - 1) / 2
-        x, y, angle = poses[:, :, None, None].unbind(1)  # (N, 1, 1) each
-        c, s = torch.cos(angle), torch.sin(angle)
-        return _sample(images, x + c * column - s * row, y + s * column + c * row)
-
-    def put_back(
-        self, maps: Tensor, poses: Tensor, size: tuple[int, int], outside: float
-    ) -> Tensor:
-        """Maps of straight parts, `(N, h, w)`, in the image: `(N, H, W)`.
-
-        Args:
-            maps: what was computed in the frame.
-            poses: of the same images, from `pose`.
-            size: height and width of the images in px.
-            outside: value of pixels that the frame does not cover.
-        """
-        h, w = maps.shape[1:]
-        x, y, angle = poses[:, :, None, None].unbind(1)
-        c, s = torch.cos(angle), torch.sin(angle)
-        right = torch.arange(size[1]) - x  # (N, 1, W)
-        down = torch.arange(size[0])[:, None] - y  # (N, H, 1)
-        column = c * right + s * down + (w - 1) / 2
-        row = c * down - s * right + (h - 1) / 2
-        inside = (column > -0.5) & (column < w - 0.5) & (row > -0.5) & (row < h - 0.5)
-        back = _sample(maps[:, None], column, row)[:, 0]
-        return torch.where(inside, back, torch.full_like(back, outside))
 
     def _way_round(self, images: Tensor, poses: Tensor) -> Tensor:
         turned = poses + torch.tensor([0.0, 0.0, math.pi])
@@ -268,11 +233,3 @@ def _otsu(values: np.ndarray) -> float:
     gap = mass[-1] * below / below[-1] - mass
     between = gap**2 / np.maximum(below * above, 1)
     return float(edges[1 + between.argmax()])
-
-
-def _sample(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Images `(N, C, H, W)` at pixel coordinates x, y `(N, h, w)`, bilinearly."""
-    height, width = images.shape[-2:]
-    at = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
-    at = at.to(images)
-    return F.grid_sample(images, at, padding_mode="border", align_corners=False)
