@@ -225,7 +225,8 @@ def _respond(
     options |= {"style": {"description_width": "initial"}, "layout": {"width": "32em"}}
     options |= {"description": name, "readout_format": ".3g"}
     slider = getattr(widgets, kind)(value=value, **options)
-    sentence, picture = widgets.Label(), widgets.Image(format="png")
+    sentence = widgets.Label()
+    picture = widgets.Image(format="png", layout={"max_width": "100%"})
 
     def follow(*_: object) -> None:
         sentence.value, figure = draw(slider.value)
@@ -235,4 +236,6 @@ def _respond(
 
     slider.observe(follow, names="value")
     follow()
-    return widgets.VBox([slider, sentence, picture])
+    parts = [slider, sentence, picture]
+    # Else the picture is blown up to the width of the cell, out of the slider's sight.
+    return widgets.VBox(parts, layout={"align_items": "flex-start"})

@@ -1,11 +1,9 @@
 """What must be true of every chapter and of the files around the library."""
 
 import importlib.util
-import os
 import re
 import subprocess
 import sys
-import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -178,53 +176,6 @@ def test_directives_are_colon_fenced(path):
 def test_pip_is_only_called_by_the_set_up_cell(path):
     for cell in code_cells(path)[1:]:
         assert not re.search(r"pip\W+install", cell.source)
-
-
-def make_bare_python(folder: Path) -> Path:
-    """An environment with the packages of this one, except ebmlib."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    scripts = folder / ("Scripts" if os.name == "nt" else "bin")
-    python = next(p for p in scripts.iterdir() if p.stem == "python")
-    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    done = subprocess.run(
-        [python, "-c", ask], capture_output=True, text=True, check=True
-    )
-    # A folder named in a .pth file is searched, but .pth files in it are not read, so
-    # the editable ebmlib of this environment stays out of reach.
-    here = sysconfig.get_path("purelib")
-    Path(done.stdout.strip(), "packages.pth").write_text(here + "\n")
-    return python
-
-
-def test_a_chapter_alone_installs_the_library_and_imports_it(tmp_path):
-    """As in Colab: one notebook, an empty folder, no ebmlib."""
-    source = tmp_path / "source"
-    for file in project_files():
-        name = file.relative_to(ROOT)
-        if name.parts[0] in {"ebmlib", "pyproject.toml", "README.md", "LICENSE"}:
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes(file.read_bytes())
-    python = make_bare_python(tmp_path / "env")
-    code = "".join(c.source + "\n" for path in NOTEBOOKS for c in code_cells(path)[1:])
-    imports = re.findall(r"^(?:import|from) [^(\n]+$", code, re.M)
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    check = "print('from', ebmlib.__file__)"
-    script = "\n".join([setup_cell.SETUP_CELL, *imports, check])
-    (alone / "chapter.py").write_text(script)
-    environment = os.environ | {
-        "EBMLIB_SOURCE": str(source),
-        "PIP_NO_BUILD_ISOLATION": "0",  # pip reads this as "no isolation": no download
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "MPLBACKEND": "agg",
-    }
-    environment.pop("PYTHONPATH", None)
-    done = subprocess.run(
-        [python, "chapter.py"], cwd=alone, env=environment, capture_output=True,
-        text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert f"from {tmp_path / 'env'}" in done.stdout, done.stdout
 
 
 # The book and the files around it
