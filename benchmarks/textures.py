@@ -12,8 +12,6 @@ results/texture-brick_experts_128px_seed0.json, in the format of
 `python -m ebmlib.benchmark`; what is there is skipped.
 """
 
-import argparse
-import shlex
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -21,16 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from own_categories import main
 from PIL import Image
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-from ebmlib import benchmark
-from ebmlib.baselines import BASELINES
 from ebmlib.data import Category
-from ebmlib.recipes import RECIPES
-from ebmlib.sweep import write_result
 
-ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("brick", "grass", "gravel")
 SIDE = 128  # px of a square
 BORDER = 320  # row of the photograph where training ends and the test begins
@@ -149,34 +143,6 @@ def _images(squares: list[np.ndarray]) -> torch.Tensor:
     return torch.tensor(gray, dtype=torch.float32)[:, None]
 
 
-def main() -> None:
-    """Measure what is missing, and write it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--textures", nargs="+", default=NAMES, choices=NAMES)
-    methods = [*BASELINES, *RECIPES]
-    parser.add_argument("--methods", nargs="+", default=["experts"], choices=methods)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=ROOT / "results")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    sources = photographs()
-    for name in options.textures:
-        data = texture(name, sources)
-        for method in options.methods:
-            seeded = benchmark.accepted(method, {"seed": 0})
-            for seed in options.seeds if seeded else options.seeds[:1]:
-                place = (data.name, method, seed, SIDE)
-                path = benchmark.result_path(options.out, *place)
-                if path.exists():
-                    continue
-                result = benchmark.run(data, method, seed)
-                words = ["--textures", name, "--methods", method, "--seeds", str(seed)]
-                command = f"python benchmarks/textures.py {shlex.join(words)}"
-                write_result(path, {**result, "command": command})
-                figures = ("image_auroc", "pixel_auroc", "au_pro")
-                print(path.stem, *(result["metrics"][k] for k in figures), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    sources = photographs()
+    main(__doc__, "textures", NAMES, lambda name: texture(name, sources))

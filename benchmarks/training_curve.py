@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def row(data, steps: int, width: int, seed: int) -> dict:
     """The figures of one length and width."""
     RECIPES["curve"] = partial(thorough_experts, width=width)
-    result = benchmark.run(data, "curve", seed, steps=steps)
+    result = benchmark.run(data, "curve", seed, steps=steps, register=True)
     metrics = result["metrics"]
     network = thorough_experts(data.train, True, None, steps, width).energy
     return {

@@ -144,7 +144,7 @@ def main() -> None:
             products |= variants(view, networks)
         if options.refined:
             RECIPES["refined"] = refined
-            other = fit(options.steps, method="refined").energy
+            other = fit(options.steps, method="refined", register=True).energy
             products[REFINED] = Product([other.network], [other.gaussians], view.normal)
         for variant, energy in products.items():
             gradient, patches = view.maps(energy)

@@ -25,7 +25,7 @@ from mock_exam import (
 )
 
 from ebmlib.data import Category
-from ebmlib.data.exposure import Exposure
+from ebmlib.data.exposure import Exposure, MatchedExposure
 from ebmlib.data.registration import Registration
 from ebmlib.detector import EnergyDetector
 
@@ -37,7 +37,7 @@ def detectors(exam: Category, *where_and_steps) -> dict[str, EnergyDetector]:
     folder, size, steps = where_and_steps
     arguments = folder, exam, size, steps
     made = {NONE: detector_of(*arguments, label="unregistered", register=False)}
-    with patch("ebmlib.detector.MatchedExposure", Exposure):  # of the whole image
+    with patch.object(MatchedExposure, "of", Exposure.of):  # of the whole image
         made[PLACE] = detector_of(*arguments, label="in_place")
     return made | {BOTH: detector_of(*arguments)}
 
