@@ -10,7 +10,8 @@ compares. A mutation that stops a jury by its time limit counts as noticed.
 A chapter is left out only where it cannot notice: the run without any mutation records
 which functions of the library each chapter enters, in all its processes. Up to the
 first time that a mutated line runs, a program does the same as before; where the
-function around the line is never entered, it does the same to the end.
+function around the line is never entered, it does the same to the end. The record is
+made anew when the chapter or the library has changed.
 
 Not run: `tests/test_built_book.py` and `tests/test_pages_in_browser.py`, which need the
 built book and a browser; the tests of the demos in a browser skip themselves.
@@ -24,6 +25,7 @@ not enough to say that nobody would.
 
 import argparse
 import ast
+import hashlib
 import json
 import multiprocessing
 import os
@@ -983,6 +985,15 @@ def chapters(folder: Path, names: list[str]) -> Verdict:
 # --------------------------------------------------------------------------- the drill
 
 
+def digest_of(name: str) -> str:
+    """Of a chapter and the library: what decides which functions the chapter enters."""
+    files = [ROOT / "notebooks" / f"{name}.ipynb", *sorted(ROOT.glob("ebmlib/**/*.py"))]
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(file.read_bytes())
+    return whole.hexdigest()[:16]
+
+
 class Drill:
     """The result file, and what is still missing from it."""
 
@@ -1045,23 +1056,27 @@ class Drill:
                 with copy_of_project(None) as folder:
                     self._keep(found, "library", library_tests(folder))
             return
-        if name in found["chapters"]:
+        digest = digest_of(name)
+        if found["chapters"].get(name, {}).get("of") == digest:
             return
         with copy_of_project(None) as folder, tempfile.TemporaryDirectory() as side:
             record = Path(side, "entered.txt")
             words = ("--nbval", f"notebooks/{name}.ipynb")
             verdict = pytest(folder, *words, record=record)
             with self.lock:
+                for entered in self.result["entered"].values():
+                    entered[:] = [n for n in entered if n != int(name[:2])]
                 for function in set(record.read_text().splitlines()):
                     entered = self.result["entered"].setdefault(function, [])
                     entered[:] = sorted({*entered, int(name[:2])})
-            self._keep(found["chapters"], name, verdict)
+            self._keep(found["chapters"], name, verdict, of=digest)
 
-    def _keep(self, where: dict, name: str, verdict: Verdict) -> None:
+    def _keep(self, where: dict, name: str, verdict: Verdict, **more: str) -> None:
         if verdict.caught:
             raise SystemExit(f"without a mutation {verdict.by} fails: nothing to learn")
         with self.lock:
-            where[name] = {"passed": verdict.passed, "seconds": verdict.seconds}
+            seen = {"passed": verdict.passed, "seconds": verdict.seconds}
+            where[name] = seen | more
             self.save()
         print(f"without a mutation: {name} passes, {verdict.seconds:.0f} s", flush=True)
 

@@ -27,10 +27,9 @@ from mock_exam import (
 from torch import Tensor, nn
 
 from ebmlib.energy import PatchEnergy, energy_maps
-from ebmlib.experts import GaussianPatches
+from ebmlib.experts import LOUD, QUIET, GaussianPatches
 from ebmlib.recipes import RECIPES, Recipe, thorough_experts
 
-SHARE = 3.0  # how loud all Gaussians together are, as in `ProductOfExperts.of`
 MEMBERS = 3  # networks of the ensemble, each with a third of the steps
 WALK = 5  # Langevin steps of a refined negative
 REFINED = f"network taught with negatives refined by {WALK} Langevin steps"
@@ -39,15 +38,17 @@ REFINED = f"network taught with negatives refined by {WALK} Langevin steps"
 class Product(nn.Module):
     """E(x) = sum_k w_k E_k(x), for any number of experts on one grid.
 
-    The networks together have the spread of one, the Gaussians together `SHARE` times
+    The networks together have the spread of one, the Gaussians together `share` times
     that, and a usual patch has the energy 1.
     """
 
-    def __init__(self, networks: list, gaussians: list, normal: Tensor):
+    def __init__(
+        self, networks: list, gaussians: list, normal: Tensor, share: float = LOUD
+    ):
         super().__init__()
         self.experts = nn.ModuleList([*networks, *gaussians])
         maps = [energy_maps(expert, normal) for expert in self.experts]
-        loud = SHARE if networks else 1.0
+        loud = share if networks else 1.0
         parts = [1 / len(networks) for _ in networks]
         parts += [loud / len(gaussians) for _ in gaussians]
         weights = [p / m.std().item() for p, m in zip(parts, maps, strict=True)]
@@ -122,7 +123,8 @@ def variants(view: ExamView, networks: list[PatchEnergy]) -> dict[str, Product]:
     for one in learned:
         name = f"Gaussians of learned features too, block {one.block}"
         made[name] = ([network], [fine, one])
-    return {name: Product(*experts, normal) for name, experts in made.items()}
+    share = QUIET if everywhere else LOUD
+    return {name: Product(*experts, normal, share) for name, experts in made.items()}
 
 
 def main() -> None:
@@ -145,11 +147,14 @@ def main() -> None:
         if options.refined:
             RECIPES["refined"] = refined
             other = fit(options.steps, method="refined", register=True).energy
-            products[REFINED] = Product([other.network], [other.gaussians], view.normal)
+            share = LOUD if standing.aligned else QUIET
+            products[REFINED] = Product(
+                [other.network], [other.gaussians], view.normal, share
+            )
         for variant, energy in products.items():
             gradient, patches = view.maps(energy)
-            share = STANDING["share"]
-            figures = view.mark(gradient**share * patches ** (1 - share))
+            part = STANDING["share"]
+            figures = view.mark(gradient**part * patches ** (1 - part))
             rows.append({"experts": variant, **figures})
             print(name, variant, *(figures[key] for key in METRICS), flush=True)
         record.keep(name, options, rows, *["--refined"] * options.refined)

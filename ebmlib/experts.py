@@ -21,6 +21,7 @@ from ebmlib.baselines.features import cosine_filters, covariance_factor
 from ebmlib.energy import ConvEnergy, PatchEnergy, energy_maps, opponent
 
 COLORS = 4  # coarse color, as in JPEG: the eye and the lens see little more
+LOUD, QUIET = 3.0, 0.3  # the Gaussians' share, where positions count and where not
 
 
 class GaussianPatches(nn.Module):
@@ -179,7 +180,7 @@ class ProductOfExperts(nn.Module):
         images: Tensor,
         *,
         everywhere: bool = False,
-        share: float = 3.0,
+        share: float | None = None,
         **options: Any,
     ) -> ProductOfExperts:
         """Fit the second expert beside a trained one, and set the weights.
@@ -195,7 +196,8 @@ class ProductOfExperts(nn.Module):
             network: trained.
             images: the normal images it was trained on, (N, C, H, W).
             everywhere: as in `GaussianPatches`.
-            share: how loud the second expert is, in units of the first one's spread.
+            share: how loud the second expert is, in units of the first one's spread; by
+                default 3, or 0.3 with `everywhere`.
             **options: further arguments of `GaussianPatches`.
         """
         size = tuple(images.shape[-2:])
@@ -203,6 +205,8 @@ class ProductOfExperts(nn.Module):
         gaussians = GaussianPatches(*grid, everywhere, **options)
         gaussians.to(next(network.parameters()).device).fit(images)
         first, second = (energy_maps(e, images) for e in (network, gaussians))
+        if share is None:
+            share = QUIET if everywhere else LOUD
         ratio = share * (first.std() / second.std()).item()
         usual = (first + ratio * second).median().item()
         return cls(network, gaussians, (1 / usual, ratio / usual))

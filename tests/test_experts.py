@@ -7,7 +7,7 @@ from scipy.spatial.distance import mahalanobis
 
 from ebmlib.baselines import PositionGaussian
 from ebmlib.detector import EnergyDetector
-from ebmlib.energy import PatchEnergy, input_gradient, opponent
+from ebmlib.energy import PatchEnergy, energy_maps, input_gradient, opponent
 from ebmlib.experts import GaussianPatches, ProductOfExperts, build_energy
 from ebmlib.scoring import patch_map, weighted_map
 
@@ -137,6 +137,15 @@ def test_energies_maps_and_gradients_of_experts_add():
     assert torch.allclose(both.energy_map(x).sum((1, 2)), both(x), rtol=1e-5)
     parts = 2 * input_gradient(network, x) + input_gradient(gaussians, x) / 2
     assert torch.allclose(input_gradient(both, x), parts, rtol=1e-3, atol=1e-3)
+
+
+def test_the_gaussians_are_loud_where_places_count_and_quiet_where_not():
+    network, images = PatchEnergy(3, width=8), pictures(9)
+    for everywhere, share in ((False, 3.0), (True, 0.3)):
+        both = ProductOfExperts.of(network, images, everywhere=everywhere)
+        first, second = (energy_maps(e, images) for e in (network, both.gaussians))
+        a, b = both.weights
+        assert float((b * second).std() / (a * first).std()) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("share", [1.0, 3.0])
