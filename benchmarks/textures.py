@@ -1,4 +1,4 @@
-r"""Three real textures that nobody tuned on: brick, grass and gravel.
+r"""Three photographs of real textures as categories: brick, grass and gravel.
 
     pip install scikit-image   # brings the photographs (512 px, gray, CC0)
     python benchmarks/textures.py --methods experts patch_knn pca --seeds 0 1 2
