@@ -93,6 +93,12 @@ class ExamView:
         patches = patch_map(energy, self.test, smoothing=smoothing, compress=True)
         return gradient, patches.clamp_min(0)
 
+    def marks(self, energy: nn.Module) -> dict[str, float]:
+        """The three figures of an energy, read as the recipe reads it."""
+        gradient, patches = self.maps(energy)
+        part = STANDING["share"]
+        return self.mark(gradient**part * patches ** (1 - part))
+
     def mark(self, maps: Tensor) -> dict[str, float]:
         """The three figures of a map; its maximum is the image score."""
         low = float(maps.min())

@@ -17,7 +17,6 @@ from functools import partial
 import torch
 from mock_exam import (
     METRICS,
-    STANDING,
     ExamView,
     Record,
     detector_of,
@@ -152,9 +151,7 @@ def main() -> None:
                 [other.network], [other.gaussians], view.normal, share
             )
         for variant, energy in products.items():
-            gradient, patches = view.maps(energy)
-            part = STANDING["share"]
-            figures = view.mark(gradient**part * patches ** (1 - part))
+            figures = view.marks(energy)
             rows.append({"experts": variant, **figures})
             print(name, variant, *(figures[key] for key in METRICS), flush=True)
         record.keep(name, options, rows, *["--refined"] * options.refined)

@@ -16,7 +16,6 @@ from unittest.mock import patch
 
 from mock_exam import (
     METRICS,
-    STANDING,
     ExamView,
     Record,
     detector_of,
@@ -54,9 +53,7 @@ def main() -> None:
         for variant, detector in detectors(exam, *where).items():
             if variant != NONE and not isinstance(detector.frame, Registration):
                 raise SystemExit(f"{name} does not lie still: nothing is registered")
-            view, share = ExamView(detector, exam), STANDING["share"]
-            gradient, patches = view.maps(detector.energy)
-            figures = view.mark(gradient**share * patches ** (1 - share))
+            figures = ExamView(detector, exam).marks(detector.energy)
             rows.append({"registration": variant, **figures})
             print(name, variant, *(figures[key] for key in METRICS), flush=True)
         record.keep(name, options, rows)

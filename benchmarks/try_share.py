@@ -13,7 +13,6 @@ holds already stay.
 
 from mock_exam import (
     METRICS,
-    STANDING,
     ExamView,
     Record,
     detector_of,
@@ -54,10 +53,9 @@ def main() -> None:
         detector = detector_of(options.networks, exam, options.size, options.steps)
         if detector.aligned:
             raise SystemExit(f"{name} has places: its Gaussians know where they look")
-        view, part, rows = ExamView(detector, exam), STANDING["share"], []
+        view, rows = ExamView(detector, exam), []
         for variant, energy in variants(view).items():
-            gradient, patches = view.maps(energy)
-            figures = view.mark(gradient**part * patches ** (1 - part))
+            figures = view.marks(energy)
             rows.append({"share": variant, **figures})
             print(name, variant, *(figures[key] for key in METRICS), flush=True)
         record.keep(name, options, rows)
