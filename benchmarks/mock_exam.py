@@ -4,7 +4,8 @@ A third of a category's *training* images is held out. Half of it stays as it is
 rest is damaged by `ebmlib.data.damage`, three times each, with masks filled and
 rounded as a person draws them. A detector learns from the other two thirds and is
 marked on the held-out third. No test image is touched. `choose_experts.py`,
-`try_experts.py`, `try_maps.py` and `try_registration.py` ask the questions.
+`try_experts.py`, `try_maps.py`, `try_registration.py` and `try_share.py` ask the
+questions.
 """
 
 import argparse
