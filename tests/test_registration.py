@@ -83,6 +83,14 @@ def test_fitting_makes_the_parts_equal_and_knows_how_far_they_lay():
     assert frame.reach == pytest.approx(centered.abs().max().item(), abs=0.2)
 
 
+def test_the_reach_is_the_way_of_the_furthest_training_image(nuts):
+    frame = Registration.fit(nuts.train)
+    free = Registration(frame.template, 4.0)  # further than any of them
+    furthest = (free.pose(nuts.train)[:, :2] - 31.5).abs().max()
+    assert frame.reach == pytest.approx(furthest.item(), abs=0.02)
+    assert torch.allclose(frame.pose(nuts.train), free.pose(nuts.train), atol=0.02)
+
+
 def test_no_part_is_moved_further_than_normal_ones():
     frame = Registration(scene()[0].mean(0), 1.0)
     poses = frame.pose(shifted(scene(), torch.tensor([[5.0, -5.0]])))

@@ -49,8 +49,8 @@ class Registration(Frame):
         """Mean part and reach from normal images `(N, C, H, W)`."""
         furthest = FURTHEST * min(images.shape[-2:])
         frame = cls(_standardize(images.mean(1)).mean(0), furthest)
-        for blur in BLURS:  # the mean sharpens as the shifts become exact
-            shifts = frame._shifts(images, (blur,))
+        for finest in range(1, len(BLURS) + 1):  # the mean sharpens with the shifts
+            shifts = frame._shifts(images, BLURS[:finest])
             shifts = shifts - shifts.mean(0)  # the usual part stays where it is
             moved = frame.straighten(images, frame._poses(shifts)).mean(1)
             frame = cls(_standardize(moved).mean(0), furthest)
