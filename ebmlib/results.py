@@ -313,23 +313,32 @@ def ablation_table(folder: str | Path) -> list[str]:
     return lines or ["No ablation was measured yet."]
 
 
-def choice_table(folder: str | Path, most: int = 5) -> list[str]:
+def choice_table(folder: str | Path, what: str = "experts", most: int = 5) -> list[str]:
     """Markdown lines: the candidates of benchmarks/choose_experts.py, by its rule.
 
-    The best `most` and the standing one, with the mean of the three measures in every
-    mock exam, and over all.
+    The best `most`, the standing one and, where the rule chose another, that one, with
+    the mean of the three measures in every mock exam, and over all. `what` is
+    "experts", or "registered" for benchmarks/choose_registered.py.
     """
-    path = Path(folder) / "choice_experts.json"
+    path = Path(folder) / f"choice_{what}.json"
     if not path.exists():
         return ["No choice was recorded yet."]
     made = json.loads(path.read_text(encoding="utf-8"))
-    exams, standing = made["categories"], made["standing"]
-    names = ("cells", "noise", "share")
-    lines = [f"| rank | patch | noise | share | {_short(exams)} | mean |"]
-    lines += ["|--:|--:|--:|--:|" + "--:|" * (len(exams) + 1)]
+    exams, names = made["categories"], tuple(made["standing"])
+    marks = {"standing": made["standing"]}
+    if "chosen" in made:
+        marks |= {"chosen by the rule": made["chosen"]}
+    heads = " | ".join({"cells": "patch"}.get(name, name) for name in names)
+    lines = [f"| rank | {heads} | {_short(exams)} | mean |"]
+    lines += ["|--:|" + "--:|" * (len(names) + len(exams) + 1)]
     for rank, row in enumerate(made["ranking"], 1):
         candidate = {name: row[name] for name in names}
-        if rank > most and candidate != standing:
+        mark = "".join(
+            f" ({mark})"
+            for mark, marked in marks.items()
+            if candidate == {name: marked[name] for name in names}
+        )
+        if rank > most and not mark:
             continue
         means = []
         for exam in exams.values():
@@ -337,9 +346,8 @@ def choice_table(folder: str | Path, most: int = 5) -> list[str]:
                 r for r in exam["rows"] if all(r[k] == candidate[k] for k in names)
             )
             means.append(mean(found[k] for k in METRICS))
-        mark = " (standing)" if candidate == standing else ""
         cells = [f"{rank}{mark}", f"{row['cells']} cells"]
-        cells += [f"{row['noise']}", f"{row['share']}"]
+        cells += [f"{row[name]:g}" for name in names[1:]]
         cells += [f"{value:.3f}" for value in (*means, row["mean"])]
         lines += ["| " + " | ".join(cells) + " |"]
     return lines
@@ -370,8 +378,13 @@ def tried_table(folder: str | Path, what: str = "experts") -> list[str]:
 
 
 def _short(titles: Iterable[str]) -> str:
-    """Heads of columns that fit on a page: "mvtec/felt, 64 px" is felt."""
-    return " | ".join(title.split(",")[0].rpartition("/")[2] for title in titles)
+    """Heads of columns that fit on a page: "mvtec/felt, 64 px" is felt, if alone."""
+    parts = [title.split(",") for title in titles]
+    names = [name.rpartition("/")[2] for name, *_ in parts]
+    return " | ".join(
+        f"{name},{''.join(size)}" if names.count(name) > 1 else name
+        for name, (_, *size) in zip(names, parts, strict=True)
+    )
 
 
 def curve_table(folder: str | Path) -> list[str]:

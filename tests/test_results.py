@@ -10,7 +10,7 @@ import torch
 
 from ebmlib.baselines import BASELINES, TRIVIAL
 from ebmlib.energy import PatchEnergy
-from ebmlib.experts import ProductOfExperts
+from ebmlib.experts import LOUD, ProductOfExperts
 from ebmlib.metrics import bootstrap_interval, image_auroc
 from ebmlib.results import (
     MARK,
@@ -192,6 +192,19 @@ def test_a_choice_shows_the_best_and_the_standing_candidate(tmp_path):
     assert lines[0] == "| rank | patch | noise | share | felt | mean |"
     assert lines[2] == "| 1 | 1.5 cells | 0.02 | 0.25 | 0.600 | 0.900 |"
     assert lines[3] == "| 3 (standing) | 2.5 cells | 0.02 | 0.25 | 0.600 | 0.700 |"
+    made["chosen"] = ranked[1]
+    made["categories"]["mvtec/felt, 32 px"] = made["categories"]["mvtec/felt, 64 px"]
+    (tmp_path / "choice_registered.json").write_text(json.dumps(made))
+    lines = choice_table(tmp_path, "registered", most=1)
+    assert (
+        lines[0]
+        == "| rank | patch | noise | share | felt, 64 px | felt, 32 px | mean |"
+    )
+    assert [line.split("|")[1] for line in lines[2:]] == [
+        " 1 ",
+        " 2 (chosen by the rule) ",
+        " 3 (standing) ",
+    ]
 
 
 def test_every_product_that_was_tried_has_a_row_over_all_exams(tmp_path):
@@ -232,3 +245,5 @@ def test_the_standing_choice_is_that_of_the_library():
         "share": share,
     }
     assert made["standing"] == standing
+    made = json.loads((RESULTS / "choice_registered.json").read_text())
+    assert made["standing"] == {**standing, "loud": LOUD}

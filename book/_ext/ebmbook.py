@@ -101,11 +101,13 @@ class Ablation(Generated):
 
 
 class Choice(Generated):
-    """``{choice-table}``: candidates on mock exams, from results/."""
+    """``{choice-table} experts``: candidates on mock exams, from results/."""
+
+    required_arguments = 1
 
     def lines(self) -> list[str]:
         """The Markdown lines."""
-        return choice_table(ROOT / "results")
+        return choice_table(ROOT / "results", self.arguments[0])
 
 
 class Tried(Generated):
