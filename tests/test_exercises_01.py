@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 from ebmlib.exercises import check
 
@@ -38,6 +39,14 @@ def duplicates(test, train, tolerance):
 
 def exact(test, train, tolerance):
     return (differences(test, train) == 0).all(-1).all(-1).all(-1).any(1)
+
+
+def as_floats(test, train, tolerance):
+    return duplicates(test, train, tolerance).double().numpy()
+
+
+def by_length(test, train, tolerance):
+    return (torch.cdist(test.flatten(1), train.flatten(1)) <= tolerance).any(1)
 
 
 def by_mean_difference(test, train, tolerance):
@@ -89,7 +98,11 @@ def all_but_one(test, train, tolerance):
 
 @pytest.mark.parametrize(
     "label, answer",
-    [("ex-01-surprise", surprise()), ("ex-01-duplicates", duplicates)],
+    [
+        ("ex-01-surprise", surprise()),
+        ("ex-01-duplicates", duplicates),
+        ("ex-01-duplicates", as_floats),
+    ],
 )
 def test_the_right_answer_is_accepted(label, answer):
     assert check(label, answer).correct
@@ -112,6 +125,9 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-01-surprise", surprise(half=0.3), "the first image"),
         ("ex-01-surprise", lambda x, mean, std: "a lot", "your answer raised"),
         ("ex-01-duplicates", exact, "use the tolerance"),
+        ("ex-01-duplicates", lambda x, y, _: duplicates(x, y, 0.02), "you are given"),
+        ("ex-01-duplicates", lambda x, y, _: duplicates(x, y, 0.05), "you are given"),
+        ("ex-01-duplicates", by_length, "not the length"),
         ("ex-01-duplicates", by_mean_difference, "the largest difference"),
         ("ex-01-duplicates", by_brightness, "pixel by pixel"),
         ("ex-01-duplicates", signed, "absolute difference"),

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 from ebmlib.exercises import check
 
@@ -28,8 +29,21 @@ def samples(
     return answer
 
 
+def in_float32(d, tau, error):
+    if 2 * tau**2 <= 1:
+        return math.inf
+    tau = torch.tensor([tau])
+    return (((tau**2 / (2 * tau**2 - 1).sqrt()) ** d - 1) / error**2).ceil()
+
+
 @pytest.mark.parametrize(
-    "label, answer", [("ex-02-experts", experts()), ("ex-02-samples", samples())]
+    "label, answer",
+    [
+        ("ex-02-experts", experts()),
+        ("ex-02-experts", lambda *case: torch.tensor([experts()(*case)]).T),
+        ("ex-02-samples", samples()),
+        ("ex-02-samples", lambda *case: torch.tensor([samples()(*case)]).double()),
+    ],
 )
 def test_the_right_answer_is_accepted(label, answer):
     assert check(label, answer).correct
@@ -62,6 +76,7 @@ def test_a_typical_mistake_with_experts_gets_its_hint(answer, hint):
     "answer, hint",
     [
         (samples(one=0.0), "rho^d - 1"),
+        (in_float32, "close: the relative error"),
         (samples(power=1), "1/sqrt(n)"),
         (samples(combine=lambda rho, d: 1 + d * (rho - 1)), "do not add"),
         (samples(combine=lambda rho, d: rho), "to the power d"),
@@ -70,7 +85,7 @@ def test_a_typical_mistake_with_experts_gets_its_hint(answer, hint):
         (samples(root=1.0), "before rounding up"),
         (samples(wide=False), "return math.inf"),
         (lambda d, tau, error: math.nan, "before rounding up"),
-        (lambda d, tau, error: "many", "raised TypeError"),
+        (lambda d, tau, error: "many", "raised ValueError"),
     ],
 )
 def test_a_typical_mistake_with_samples_gets_its_hint(answer, hint):

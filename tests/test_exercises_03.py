@@ -17,6 +17,27 @@ def noise(power=0.5, temperature=True, curvature=False, correction=-1.0):
     return answer
 
 
+def in_place(path, lags):
+    path -= path.mean()
+    return size()(path, lags)
+
+
+def stopped(path, lags):
+    x = (path - path.mean()) / path.std()
+    total = 0.0
+    for k in range(1, lags + 1):
+        rho = float((x[k:] * x[:-k]).mean())
+        if rho < 0.05:
+            break
+        total += rho
+    return len(path) / (1 + 2 * total)
+
+
+def centered_below_only(path, lags):
+    total = sum((path[k:] * path[:-k]).mean() for k in range(1, lags + 1))
+    return len(path) / (1 + 2 * total / path.var())
+
+
 def size(center=True, factor=2.0, first=1, one=1.0, scale=True, result="size"):
     def answer(path, lags):
         x = path - path.mean() if center else path
@@ -41,6 +62,7 @@ def size(center=True, factor=2.0, first=1, one=1.0, scale=True, result="size"):
         ("ex-03-noise", noise()),
         ("ex-03-ess", size()),
         ("ex-03-ess", lambda path, lags: size()(path.float(), lags)),
+        ("ex-03-ess", lambda path, lags: path.new_tensor([size()(path, lags)])),
     ],
 )
 def test_the_right_answer_is_accepted(label, answer):
@@ -56,6 +78,7 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-03-noise", noise(correction=1.0), "with a minus"),
         ("ex-03-noise", noise(curvature=True), "T / lambda, not T"),
         ("ex-03-noise", lambda e, a, t: math.sqrt(t * e), "by rho^2"),
+        ("ex-03-noise", lambda e, a, t: round(noise()(e, a, t), 3), "close: the rel"),
         ("ex-03-noise", lambda e, a, t: 1.0, "got 1.0000"),
         ("ex-03-noise", lambda e, a, t: "1 + 1", "ValueError"),
         ("ex-03-ess", size(factor=1.0), "counts twice"),
@@ -65,7 +88,16 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-03-ess", size(scale=False), "divide by the variance"),
         ("ex-03-ess", size(result="steps"), "divide n by it"),
         ("ex-03-ess", size(result="product"), "worth less"),
-        ("ex-03-ess", lambda path, lags: len(path), "from our path"),
+        ("ex-03-ess", lambda path, lags: len(path), "no lag was summed"),
+        ("ex-03-ess", lambda path, lags: size()(path, lags - 1), "last lag is missing"),
+        ("ex-03-ess", lambda path, lags: size()(path, lags - 2), "no lag was summed"),
+        ("ex-03-ess", lambda path, lags: size()(path, lags + 1), "no lag more"),
+        ("ex-03-ess", lambda path, lags: size()(path, 50), "no lag more"),
+        ("ex-03-ess", lambda path, lags: 7.0, "for our path and 2 lags"),
+        ("ex-03-ess", lambda path, lags: path, "one number for all; got 20000"),
+        ("ex-03-ess", stopped, "without stopping early"),
+        ("ex-03-ess", centered_below_only, "subtract the mean"),
+        ("ex-03-ess", in_place, "changed its input"),
     ],
 )
 def test_a_typical_mistake_gets_its_hint(label, answer, hint):

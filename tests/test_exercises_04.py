@@ -68,9 +68,36 @@ def score_matching(k, step_size, a, variances):
     return sum(a) / np.dot(np.square(a), variances)
 
 
+def on_a_grid(k, step_size, a, variances):
+    """The right root, moved by less than the digits that used to be printed."""
+    return stop()(k, step_size, a, variances) * (1 + 2e-4)
+
+
+def without_a(k, step_size, a, variances):
+    a, s2 = np.array(a), np.array(variances)
+
+    def gradient(precision):
+        c = step_size * precision * a
+        v = 1 / (precision * (1 - c / 2))
+        return (a * (1 - (1 - c) ** (2 * k)) * (s2 - v)).sum()
+
+    return brentq(gradient, 0.5, 1 / (step_size * a.max()))
+
+
+def squared_in_place(data, samples):
+    a, b = data.pow_(2), samples.pow_(2)
+    return torch.stack((a.mean() - b.mean(), ((a**2).mean() - (b**2).mean()) / 2)) / 2
+
+
+def rounded(data, samples):
+    return (1e3 * moments()(data, samples)).round() / 1e3
+
+
 def test_the_right_answer_is_accepted():
     assert check("ex-04-moments", moments()).correct
     assert check("ex-04-stop", stop()).correct
+    # As fsolve returns it, an array of one element.
+    assert check("ex-04-stop", lambda *case: np.array([stop()(*case)])).correct
 
 
 def test_an_answer_with_a_graph_or_as_a_list_is_accepted():
@@ -95,6 +122,10 @@ def test_an_answer_with_a_graph_or_as_a_list_is_accepted():
         ("ex-04-moments", moments(second=-1.0), "*minus* the mean"),
         ("ex-04-moments", moments(factors=(1.0, 1.0)), "factors are missing"),
         ("ex-04-moments", moments(factors=(0.5, 1.0)), "its 1 / 4 is missing"),
+        ("ex-04-moments", moments(factors=(1.0, 0.25)), "its 1 / 2 is missing"),
+        ("ex-04-moments", moments(factors=(0.5, 0.5)), "not x^4 / 2"),
+        ("ex-04-moments", rounded, "close: the relative error"),
+        ("ex-04-moments", squared_in_place, "changed its input"),
         ("ex-04-moments", in_the_image, "this is dE/dx"),
         ("ex-04-moments", moments(reduce=torch.sum), "means, not sums"),
         ("ex-04-moments", one_number, "one number for each parameter"),
@@ -107,6 +138,9 @@ def test_an_answer_with_a_graph_or_as_a_list_is_accepted():
         ("ex-04-stop", stop(finite=False), "variance of the *chain*"),
         ("ex-04-stop", unit_variances, "variances of the data are ignored"),
         ("ex-04-stop", no_bracket, "no change of sign"),
+        ("ex-04-stop", without_a, "look at v_i"),
+        ("ex-04-stop", on_a_grid, "close: the relative error"),
+        ("ex-04-stop", lambda k, *case: stop()(1, *case), "k is ignored"),
         ("ex-04-stop", likelihood, "maximum likelihood"),
         ("ex-04-stop", score_matching, "limit of tiny steps"),
         ("ex-04-stop", lambda k, step_size, a, variances: 1.0, "got 1.0000"),

@@ -27,8 +27,24 @@ def divided(energy, log_noise, x, nu):
     return -(energy(x) + log_noise(x)) / nu
 
 
+def by_mean(energy, noisy, sigma):
+    noisy.requires_grad_()
+    energy(noisy).mean().backward()
+    return noisy - sigma**2 * noisy.grad
+
+
+def in_double(answer):
+    return lambda *arguments: answer(*arguments).double()
+
+
 @pytest.mark.parametrize(
-    "label, answer", [("ex-05-denoise", denoiser()), ("ex-05-logit", logit())]
+    "label, answer",
+    [
+        ("ex-05-denoise", denoiser()),
+        ("ex-05-denoise", in_double(denoiser())),
+        ("ex-05-logit", logit()),
+        ("ex-05-logit", in_double(logit())),
+    ],
 )
 def test_the_right_answer_is_accepted(label, answer):
     assert check(label, answer).correct
@@ -48,6 +64,8 @@ def test_an_answer_with_a_graph_is_accepted():
     [
         ("ex-05-denoise", denoiser(lambda s: s**2), "subtract it"),
         ("ex-05-denoise", denoiser(lambda s: -s), "sigma squared, not sigma"),
+        ("ex-05-denoise", denoiser(lambda s: -2 * s**2), "twice too far"),
+        ("ex-05-denoise", by_mean, "not their mean"),
         ("ex-05-denoise", denoiser(lambda s: -1.0), "has a size"),
         ("ex-05-denoise", denoiser(lambda s: -(s**2) / 2), "factor 2"),
         ("ex-05-denoise", denoiser(lambda s: s**2, keep=0.0), "guess of the noise"),

@@ -30,6 +30,18 @@ def wide_dilation(layers, i):
     return window()(wider, i)
 
 
+def short_dilation(layers, i):
+    return window()([(d * k, s, 1, p) for k, s, d, p in layers], i)
+
+
+def added_padding(layers, i):
+    return window()([(k, s, d, -p) for k, s, d, p in layers], i)
+
+
+def three_numbers(layers, i):
+    return *window()(layers, i), 7
+
+
 def centered(layers, i):
     first, last = window()(layers, 0)
     start = i * math.prod(s for _, s, *_ in layers) - (last - first) // 2
@@ -69,6 +81,10 @@ def kernel_gradient(change=lambda answer: answer, images=None, unit_stride=False
     return answer
 
 
+def last_image(x, delta, kernel, stride):
+    return kernel_gradient()(x[-1:], delta[-1:], kernel, stride)
+
+
 def by_autograd(x, delta, kernel, stride):
     weight = torch.zeros(delta.shape[1], x.shape[1], kernel, kernel)
     weight.requires_grad_()
@@ -82,7 +98,6 @@ def by_autograd(x, delta, kernel, stride):
         ("ex-06-window", window()),
         ("ex-06-window", jumps()),
         ("ex-06-kernel", kernel_gradient()),
-        ("ex-06-kernel", by_autograd),
     ],
 )
 def test_the_right_answer_is_accepted(label, answer):
@@ -100,6 +115,9 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-06-window", window(order=1), "order of the layers"),
         ("ex-06-window", clamped, "do not clamp"),
         ("ex-06-window", wide_dilation, "not d k"),
+        ("ex-06-window", short_dilation, "not d k - 1"),
+        ("ex-06-window", added_padding, "subtract it"),
+        ("ex-06-window", three_numbers, "return two numbers"),
         ("ex-06-window", centered, "not centered"),
         ("ex-06-window", jumps(pad_jump=False), "multiply it by their jump"),
         ("ex-06-window", jumps(late=True), "own stride"),
@@ -114,13 +132,15 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-06-kernel", kernel_gradient(lambda x: x.transpose(0, 1)), "exchanged"),
         ("ex-06-kernel", kernel_gradient(lambda x: x[0]), "shape must be"),
         ("ex-06-kernel", kernel_gradient(images=1), "only the first image"),
+        ("ex-06-kernel", last_image, "only the last image"),
+        ("ex-06-kernel", by_autograd, "no autograd"),
         ("ex-06-kernel", kernel_gradient(unit_stride=True), "stride is missing"),
         ("ex-06-kernel", kernel_gradient(lambda x: x[None].expand(3, -1, -1, -1, -1)),
          "share one kernel"),
         ("ex-06-kernel", kernel_gradient(torch.zeros_like), "largest difference"),
         ("ex-06-kernel", kernel_gradient(lambda x: x.tolist()), "return a tensor"),
-        ("ex-06-kernel", lambda x, delta, kernel, stride: by_autograd(
-            x.mul_(1.5), delta, kernel, stride), "in place"),
+        ("ex-06-kernel", lambda x, delta, kernel, stride: kernel_gradient()(
+            x.mul_(1.5), delta, kernel, stride), "changed its input"),
     ],
 )  # fmt: skip
 def test_a_typical_mistake_gets_its_hint(label, answer, hint):

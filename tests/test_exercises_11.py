@@ -19,6 +19,29 @@ def recall(strict=False, inside=True, own=False, tail=False, missed=False):
     return answer
 
 
+def below(allow):
+    """Pixels above the score that `allow` tells of the descending normal ones."""
+
+    def answer(image, mask, normal, rate):
+        limit = np.sort(normal)[::-1][int(rate * len(normal)) + allow]
+        return (image[mask] > limit).mean()
+
+    return answer
+
+
+def less_than_rate(image, mask, normal, rate):
+    return ((normal >= image[mask][:, None]).mean(1) < rate).mean()
+
+
+def by_quantile(image, mask, normal, rate):
+    return (image[mask] >= np.quantile(normal, 1 - rate)).mean()
+
+
+def precision(image, mask, normal, rate):
+    found = (normal >= image[..., None]).mean(-1) <= rate
+    return (found & mask).sum() / found.sum()
+
+
 def error(axis=1, ddof=1, root=True, power=0.5, pixels=False):
     def answer(values):
         units = values.ravel() if pixels else values.mean(axis)
@@ -31,6 +54,8 @@ def error(axis=1, ddof=1, root=True, power=0.5, pixels=False):
     "label, answer",
     [
         ("ex-11-recall", recall()),
+        ("ex-11-recall", below(0)),
+        ("ex-11-recall", lambda *case: recall()(*case).astype(np.float32).reshape(1)),
         ("ex-11-error", error()),
         ("ex-11-error", lambda v: v.mean(1).std(ddof=1) / math.sqrt(len(v))),
     ],
@@ -47,6 +72,14 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-11-recall", recall(own=True), "not beside the defect"),
         ("ex-11-recall", recall(tail=True), "other tail"),
         ("ex-11-recall", recall(missed=True), "missed"),
+        ("ex-11-recall", precision, "this is precision"),
+        ("ex-11-recall", less_than_rate, "<=, not <"),
+        ("ex-11-recall", below(-1), "<=, not <"),
+        ("ex-11-recall", below(1), "exceeds the rate"),
+        ("ex-11-recall", below(2), "it should be"),
+        ("ex-11-recall", by_quantile, "quantile's own false positive rate"),
+        ("ex-11-recall", lambda *case: round(recall()(*case), 3), "close: the rel"),
+        ("ex-11-recall", lambda image, mask, normal, rate: 1.0, "it should be"),
         ("ex-11-recall", lambda image, mask, normal, rate: 2.0, "it should be"),
         ("ex-11-error", error(pixels=True), "pixels for independent"),
         ("ex-11-error", error(pixels=True, ddof=0), "pixels for independent"),

@@ -39,6 +39,30 @@ def queue(floor=0.0, own=False, inherit=True, period=True, done=False):
     return answer
 
 
+def poured_first(times, period):
+    left, waits = 0.0, []
+    for work in times:
+        left = max(0.0, left + work - period)
+        waits.append(left)
+    return waits
+
+
+def in_place(times, period):
+    times -= period
+    return queue()(times, 0.0)
+
+
+def changes(times, period):
+    return np.append(0.0, times[:-1] - period)
+
+
+def exactly(rate, confidence, spare):
+    n = spare + 1
+    while binom.pmf(spare, n, rate) > 1 - confidence:
+        n += 1
+    return n
+
+
 def by_clock(times, period):
     """The same with the time at which the machine is free."""
     free, waits = 0.0, []
@@ -73,12 +97,18 @@ def test_the_classical_sample_sizes(spare, n):
         ("ex-14-images", lambda r, c, s: math.ceil((s + 1) / r) - 1, "on average"),
         ("ex-14-images", images(swap=True), "not confidence"),
         ("ex-14-images", images(less=1), "one image too few"),
+        ("ex-14-images", images(less=-1), "one image too many"),
+        ("ex-14-images", exactly, "not binom.pmf"),
         ("ex-14-images", images(more=1), "largest score itself"),
         ("ex-14-images", images(more=-1), "`spare` included"),
         ("ex-14-images", lambda r, c, s: images()(r, c, 0), "`spare` is ignored"),
         ("ex-14-images", images(below=True), "not below"),
         ("ex-14-images", lambda r, c, s: 7, "it should be 153, got 7"),
         ("ex-14-queue", queue(floor=-np.inf), "cannot be negative"),
+        ("ex-14-queue", poured_first, "one part too late"),
+        ("ex-14-queue", in_place, "changed its input"),
+        ("ex-14-queue", lambda t, p: changes(t, p).cumsum().clip(0), "in each step"),
+        ("ex-14-queue", lambda t, p: changes(t, p).clip(0).cumsum(), "each of its"),
         ("ex-14-queue", queue(own=True), "not for its own"),
         ("ex-14-queue", queue(done=True), "until a part is done"),
         ("ex-14-queue", queue(inherit=False), "passed on"),

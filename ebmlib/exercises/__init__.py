@@ -2,7 +2,8 @@
 
 Each chapter with code exercises has a file `chapter_NN.py` here. It holds one *judge*
 per exercise: a function that takes the reader's answer, returns a sentence when it is
-right, and raises `Hint` when it is wrong. Readers call only `check`.
+right, and raises `Hint` when it is wrong. What the judges share is in `answers.py`.
+Readers call only `check`.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def _duplicates(duplicates) -> str:
             f"one answer for each of the {len(test)} test images, against all "
             f"{len(train)} training images; got the shape {tuple(value.shape)}."
         )
-    if value.is_floating_point():
+    if not ((value == 0) | (value == 1)).all():
         raise Hint("answer yes or no for every image: compare with the tolerance.")
     value = value.bool()
     if torch.equal(value, ~right):
@@ -105,9 +105,19 @@ def _duplicates(duplicates) -> str:
             "training image is enough."
         )
     if not value[2]:
+        if torch.as_tensor(duplicates(test, train, 1.0))[2]:
+            raise Hint(
+                "let the largest difference of a pair decide, not the length or the "
+                "sum of all its differences."
+            )
         raise Hint("a copy that was saved again is off by a little; use the tolerance.")
     if not torch.equal(value, right):
         raise Hint(f"the answer should be {right.tolist()}, got {value.tolist()}.")
+    if torch.as_tensor(duplicates(test, train, 0.005))[2]:
+        raise Hint(
+            "test image 2 is off by 0.015, and passed at a tolerance of 0.005: use the "
+            "tolerance that you are given."
+        )
     return "Run it before any training, on every data set you did not draw yourself."
 
 

@@ -7,11 +7,12 @@ import math
 import torch
 
 from ebmlib.exercises import Exercise, Hint
+from ebmlib.exercises.answers import ask, number, reject_near_miss
 
 
 def _noise(unbiased_noise) -> str:
     for step, curvature, temperature in ((0.3, 2.0, 0.6), (0.1, 5.0, 3.0)):
-        value = float(unbiased_noise(step, curvature, temperature))
+        value = number(unbiased_noise(step, curvature, temperature))
         product = step * curvature
         square = temperature * step * (2 - product)
         for wrong, hint in (
@@ -37,6 +38,7 @@ def _noise(unbiased_noise) -> str:
             if math.isclose(value, wrong, rel_tol=1e-6):
                 raise Hint(hint)
         if not math.isclose(value, math.sqrt(square), rel_tol=1e-6):
+            reject_near_miss(value, math.sqrt(square), 1e-6)
             raise Hint(
                 f"for step {step}, curvature {curvature} and temperature {temperature} "
                 f"it is {math.sqrt(square):.4f}, got {value:.4f}."
@@ -45,35 +47,60 @@ def _noise(unbiased_noise) -> str:
 
 
 def _size(effective_size) -> str:
-    n, lags = 20_000, 60
+    n = 20_000
     g = torch.Generator().manual_seed(11)
     # rho = 0.8: an AR(1) chain as a truncated sum of its noise, without a loop.
     xi = torch.randn(n + 199, generator=g, dtype=torch.float64)
     weights = 0.8 ** torch.arange(200, dtype=torch.float64)
     chain = torch.nn.functional.conv1d(xi[None, None], weights.flip(0)[None, None])
-    path = 1.0 + 2.0 * chain[0, 0]  # (n,), mean 1, far from unit variance
-    value = float(effective_size(path, lags))
-
-    def total(x):
-        return sum(float((x[k:] * x[:-k]).mean()) for k in range(1, lags + 1))
-
+    path = 5.0 + 2.0 * chain[0, 0]  # (n,), mean 5, far from unit variance
     offset = path - path.mean()
     variance = float(offset.var())
-    right = 1 + 2 * total(offset) / variance
-    raw = 1 + 2 * total(path) / float(path.square().mean())
-    for wrong, hint in (
-        (n / (right / 2 + 0.5), "each lag counts twice: before and after."),
-        (n / (right + 2), "the sum begins at lag 1; lag 0 is the 1 before it."),
-        (n / (right - 1), "the 1 in 1 + 2 sum is missing."),
-        (n / raw, "subtract the mean of the path first."),
-        (n / (1 + 2 * total(offset)), "divide by the variance: correlations."),
-        (right, "this is how many steps one sample takes; divide n by it."),
-        (n * right, "correlated samples are worth less; divide n by the sum."),
-    ):
-        if math.isclose(value, wrong, rel_tol=0.02):
-            raise Hint(hint)
-    if not math.isclose(value, n / right, rel_tol=0.02):
-        raise Hint(f"estimated from our path it is {n / right:.0f}, got {value:.0f}.")
+
+    def total(x, lags):
+        return sum(float((x[k:] * x[:-k]).mean()) for k in range(1, lags + 1))
+
+    def steps(lags):
+        return 1 + 2 * total(offset, lags) / variance
+
+    # With two lags each slip shows; with 60 the last lags hardly count.
+    for lags, tolerance in ((2, 0.005), (60, 0.02)):
+        value, right = number(ask(effective_size, path, lags)), steps(lags)
+        if math.isclose(value, n / right, rel_tol=tolerance):
+            continue
+        if lags == 60:
+            raise Hint(
+                f"right for 2 lags, but for 60 it is {n / right:.0f}, got {value:.0f}: "
+                "add all of them, without stopping early."
+            )
+        raw = total(path, lags)
+        for wrong, hint in (
+            (n / (right / 2 + 0.5), "each lag counts twice: before and after."),
+            (n / (right + 2), "the sum begins at lag 1; lag 0 is the 1 before it."),
+            (n / (right - 1), "the 1 in 1 + 2 sum is missing."),
+            (
+                n / (1 + 2 * raw / float(path.square().mean())),
+                "subtract the mean of the path first.",
+            ),
+            (n / (1 + 2 * raw / variance), "subtract the mean of the path first."),
+            (
+                n / (1 + 2 * total(offset, lags)),
+                "divide by the variance: correlations.",
+            ),
+            (right, "this is how many steps one sample takes; divide n by it."),
+            (n * right, "correlated samples are worth less; divide n by the sum."),
+        ):
+            if math.isclose(value, wrong, rel_tol=tolerance):
+                raise Hint(hint)
+        if math.isclose(value, n, rel_tol=tolerance):
+            raise Hint("with lags = 2 no lag was summed: range(1, lags + 1).")
+        if math.isclose(value, n / steps(1), rel_tol=tolerance):
+            raise Hint("the last lag is missing: range(1, lags + 1).")
+        if any(math.isclose(value, n / steps(k), rel_tol=1e-3) for k in range(100)):
+            raise Hint(f"the sum goes from 1 to `lags`, here {lags}: no lag more.")
+        raise Hint(
+            f"for our path and {lags} lags it is {n / right:.0f}, got {value:.0f}."
+        )
     return (
         f"estimated from the path: {n / right:.0f} samples; exactly, from the chain's "
         f"equation, {n / 9:.0f}."

@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import brentq
 
 from ebmlib.exercises import Exercise, Hint
+from ebmlib.exercises.answers import ask, number, reject_near_miss
 
 # --- the gradient of the quartic family ---------------------------------------------
 
@@ -17,7 +18,8 @@ def _moments(likelihood_gradient) -> str:
     g = torch.Generator().manual_seed(3)
     data = 1.0 + 0.5 * torch.randn(400, generator=g, dtype=torch.float64)
     samples = 1.5 * torch.randn(300, generator=g, dtype=torch.float64)
-    answer = torch.as_tensor(likelihood_gradient(data, samples)).detach().double()
+    answer = torch.as_tensor(ask(likelihood_gradient, data, samples))
+    answer = answer.detach().double()
     if answer.shape != (2,):
         raise Hint(
             "return one number for each parameter, shape (2,), averaged over the "
@@ -48,10 +50,15 @@ def _moments(likelihood_gradient) -> str:
         raise Hint("this is dE/dx; the parameters' gradient is (x^2 / 2, x^4 / 4).")
     if equals(right * torch.tensor([1.0, 4.0])):
         raise Hint("the second statistic is x^4 / 4; its 1 / 4 is missing.")
+    if equals(right * torch.tensor([2.0, 1.0])):
+        raise Hint("the first statistic is x^2 / 2; its 1 / 2 is missing.")
+    if equals(right * torch.tensor([1.0, 2.0])):
+        raise Hint("the second statistic is x^4 / 4, not x^4 / 2.")
     if equals(right * torch.tensor([2.0, 4.0])):
         raise Hint("the statistics are x^2 / 2 and x^4 / 4; the factors are missing.")
     if equals(400 * down - 300 * up):
         raise Hint("means, not sums: each over its own number of points.")
+    reject_near_miss(answer, right, 1e-4)
     wanted = ", ".join(f"{v:.3f}" for v in right.tolist())
     got = ", ".join(f"{v:.3f}" for v in answer.tolist())
     raise Hint(f"on the test points it should be ({wanted}), got ({got}).")
@@ -102,13 +109,14 @@ def _root(reach, factor, k, step_size, a, variances, finite=True) -> float:
 
 def _asked(cd_precision, case) -> float:
     try:
-        return float(cd_precision(*case))
+        return number(cd_precision(*case))
     except ValueError as error:
         if "different signs" not in str(error):
             raise
         raise Hint(
             "brentq found no change of sign. Search between nearly 0 and "
-            "1 / (step max a), where the chain is stable, and check the sum's signs."
+            "1 / (step max a), where the chain is stable. If you do, look at v_i: "
+            "about 1 / (lambda a_i), a little more for a finite step."
         ) from error
 
 
@@ -130,6 +138,8 @@ def _stop(cd_precision) -> str:
         for hint, (reach, factor) in _slips().items():
             if near(_root(reach, factor, *case)):
                 raise Hint(hint)
+        if near(_root(_squared, 1.0, 1, *case[1:])):
+            raise Hint("k is ignored: the reach of k steps is 1 - rho^(2k).")
         if near(_root(_squared, 1.0, *case, finite=False)):
             raise Hint("v is the variance of the *chain*: divide by 1 - step a l / 2.")
         if near(_root(_squared, 1.0, k, step_size, a, [1.0] * len(a))):
@@ -139,6 +149,7 @@ def _stop(cd_precision) -> str:
             raise Hint("this is maximum likelihood; where do the k steps come in?")
         if near(sum(a) / np.multiply(a, products).sum()):
             raise Hint("this is score matching, the limit of tiny steps.")
+        reject_near_miss(value, right, 1e-4)
         raise Hint(
             f"for k = {k}, step_size = {step_size:g}, a = {a} and variances = "
             f"{variances} it is {right:.4f}, got {value:.4f}."

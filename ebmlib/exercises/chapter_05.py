@@ -9,30 +9,24 @@ from torch import Tensor
 
 from ebmlib.energy import GaussianEnergy, GaussianMixtureEnergy, input_gradient
 from ebmlib.exercises import Exercise, Hint
+from ebmlib.exercises.answers import tensor
 
 
-def _same(answer, wanted: Tensor) -> bool:
+def _same(answer: Tensor, wanted: Tensor) -> bool:
     return torch.allclose(answer, wanted, atol=1e-4, rtol=1e-4)
-
-
-def _tensor(answer, shape: torch.Size, what: str) -> Tensor:
-    if not isinstance(answer, Tensor) or answer.shape != shape:
-        got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer)
-        raise Hint(f"return {what}, a tensor {tuple(shape)}; got {got}.")
-    return answer.detach()
 
 
 def _denoise(denoiser) -> str:
     g = torch.Generator().manual_seed(5)
     data = GaussianMixtureEnergy([[-2.0, 0.0], [1.0, 1.0]], [0.6, 0.9], [0.7, 0.3])
-    for sigma in (0.5, 1.5):
+    for sigma in (0.6, 1.5):
         noisy = data.sample(64, g) + sigma * torch.randn(64, 2, generator=g)
         energy = GaussianMixtureEnergy(
             data.means, (data.stds**2 + sigma**2).sqrt(), data.weights
         )
         slope = input_gradient(energy, noisy)
         answer = denoiser(energy, noisy.clone(), sigma)
-        answer = _tensor(answer, noisy.shape, "one clean point for each noisy one")
+        answer = tensor(answer, noisy, "one clean point for each noisy one")
         if _same(answer, noisy + sigma**2 * slope):
             raise Hint("the sign: the gradient points uphill, so subtract it.")
         if _same(answer, noisy - sigma * slope):
@@ -41,6 +35,13 @@ def _denoise(denoiser) -> str:
             raise Hint("the step down the energy has a size: sigma squared.")
         if _same(answer, noisy - sigma**2 / 2 * slope):
             raise Hint("a factor 2 is missing: no Langevin step, go all the way.")
+        if _same(answer, noisy - 2 * sigma**2 * slope):
+            raise Hint("twice too far: the step is sigma squared, without a factor.")
+        if _same(answer, noisy - sigma**2 / len(noisy) * slope):
+            raise Hint(
+                "sum the energies before backward(), not their mean: each point has a "
+                "gradient of its own."
+            )
         if _same(answer, sigma**2 * slope):
             raise Hint("this is the guess of the noise; subtract it from the point.")
         if not _same(answer, noisy - sigma**2 * slope):
@@ -60,7 +61,7 @@ def _logit(logit) -> str:
     e, log_q = energy(x), log_noise(x)
     for ratio in (1, 10):
         more = math.log(ratio)
-        answer = _tensor(logit(energy, log_noise, x, ratio), e.shape, "one logit each")
+        answer = tensor(logit(energy, log_noise, x, ratio), e, "one logit each")
         if ratio == 10 and _same(answer, -e - log_q):
             raise Hint("right for equal numbers; ten times the noise makes data rarer.")
         if ratio == 10 and _same(answer, -e - log_q + more):

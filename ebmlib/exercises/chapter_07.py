@@ -7,13 +7,14 @@ import math
 import torch
 
 from ebmlib.exercises import Exercise, Hint
+from ebmlib.exercises.answers import number
 
 
 def _step(step_for) -> str:
     g = torch.Generator().manual_seed(0)
     gradient, snr, noise = 3 * torch.randn(4, 3, 8, 8, generator=g), 0.3, 0.005
     square = gradient.square().mean()
-    value = float(step_for(gradient, snr, noise))
+    value = number(step_for(gradient, snr, noise))
     right = float(snr * noise / square.sqrt())
     mistakes = {
         float(snr * noise / square): "the root is missing: rms = sqrt(mean square).",
@@ -49,17 +50,32 @@ def _sign(their_loss) -> str:
         return (z * weight).square().sum(1)
 
     loss = their_loss(lambda z: -energy(z), x, negatives)
-    if getattr(loss, "ndim", 1) != 0:
+    if not isinstance(loss, torch.Tensor):
+        raise Hint(
+            "return the loss as a tensor, without .item() or float: the gradient must "
+            "flow from it to the network."
+        )
+    if loss.ndim != 0:
         raise Hint("the loss is one number: the mean over a batch is missing.")
-    right = slope(energy(x).mean() - energy(negatives).mean())
-    got = slope(loss)
+    if not loss.requires_grad:
+        raise Hint("the gradient must flow: no no_grad and no .detach() of f's values.")
+    contrast = energy(x).mean() - energy(negatives).mean()
+    right, got = slope(contrast), slope(loss)
     if torch.allclose(got, -right, rtol=1e-4):
         raise Hint("the other way round: f must go up on data.")
     if torch.allclose(got, slope(energy(x).sum() - energy(negatives).sum()), rtol=1e-4):
         raise Hint("means, not sums: the two batches need not have one size.")
     if torch.allclose(got, right / 2, rtol=1e-4):
         raise Hint("no factor 1/2: the difference of the two means, as it is.")
+    both = slope(energy(x).mean() + energy(negatives).mean())
+    if torch.allclose(got, both, rtol=1e-4) or torch.allclose(got, -both, rtol=1e-4):
+        raise Hint("the signs must differ: one mean rises, the other falls.")
     if not torch.allclose(got, right, rtol=1e-4):
+        if math.isclose(loss.item(), contrast.item(), rel_tol=1e-4):
+            raise Hint(
+                "the right value with a wrong gradient: detach the samples, if you "
+                "like, but not f's values."
+            )
         raise Hint("one mean for the data, one for the negatives; nothing else.")
     return "A loss for f = -E has its two means exchanged."
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ebmlib.energy import GaussianEnergy, input_gradient
 from ebmlib.exercises import Exercise, Hint
+from ebmlib.exercises.answers import ask, reject_near_miss, tensor
 
 
 def _slope(slope_along) -> str:
@@ -14,7 +16,7 @@ def _slope(slope_along) -> str:
     energy = GaussianEnergy(torch.zeros(6), 0.5 * torch.eye(6))
     h = 1e-2
     truth = (input_gradient(energy, x) * d).sum(1)  # (4,)
-    value = torch.as_tensor(slope_along(energy, x, d, h)).double()
+    value = torch.as_tensor(ask(slope_along, energy, x, d, h)).detach().double()
     if value.shape != (4,):
         raise Hint(
             f"one number per image: expected shape (4,), got {tuple(value.shape)}."
@@ -22,6 +24,7 @@ def _slope(slope_along) -> str:
     for wrong, hint in (
         (2 * truth, "twice too large: the two points are 2 h apart."),
         (-truth, "the sign is wrong: forward minus backward."),
+        (h**2 * truth, "/ 2 * h multiplies by h; write / (2 * h)."),
         (2 * h * truth, "divide the difference of the energies by 2 h."),
         (truth / d.norm(dim=1), "d is not normalized here: keep its length."),
     ):
@@ -31,6 +34,7 @@ def _slope(slope_along) -> str:
     if torch.allclose((value - truth).abs(), bend, rtol=1e-6):
         raise Hint("a one-sided difference is wrong at order h; use both sides.")
     if not torch.allclose(value, truth, rtol=1e-6):
+        reject_near_miss(value, truth, 1e-6)
         raise Hint(
             f"the first image should give {truth[0]:.4f}, got {value[0]:.4f}; "
             "use E(x + h d) and E(x - h d)."
@@ -42,9 +46,12 @@ def _slope(slope_along) -> str:
     exact = (4 * x.pow(3) * d).sum(1)
     for step in (0.5, 0.1):  # so long that the step shows
         right = exact + 4 * step**2 * (x * d.pow(3)).sum(1)
-        value = torch.as_tensor(slope_along(quartic, x, d, step)).double()
+        along_pixels = exact + 4 * step**2 * (x * d).sum(1)
+        value = torch.as_tensor(ask(slope_along, quartic, x, d, step)).double()
         if torch.allclose(value, exact, rtol=1e-3):
             raise Hint("this is the exact slope; without autograd, with the given h.")
+        if torch.allclose(value, along_pixels, rtol=1e-6):
+            raise Hint("these are steps along each pixel; step along d itself.")
         if not torch.allclose(value, right, rtol=1e-6):
             raise Hint(
                 f"on sum x^4 the step is not h = {step}; use the h you are given."
@@ -56,19 +63,24 @@ def _repair(repair) -> str:
     g = torch.Generator().manual_seed(1)
     kappa = 4.0
     x, m = 0.3 + 0.4 * torch.rand(2, 3, 1, 5, 5, generator=g)
-    untouched = x.clone()
 
-    def spring(image):
-        return 0.5 * kappa * (image - m).square().sum((1, 2, 3))
+    def repaired(center, divisor, steps):
+        def spring(image):
+            return 0.5 * kappa * (image - center).square().sum((1, 2, 3))
 
-    once = repair(spring, x, kappa, 1)
-    if not isinstance(once, torch.Tensor) or once.shape != x.shape:
-        raise Hint(f"return the images, shape {tuple(x.shape)}.")
-    if not torch.equal(x, untouched):
-        raise Hint("your function changed its input; work on a new tensor.")
+        return tensor(ask(repair, spring, x, divisor, steps), x, "the images")
+
+    once = repaired(m, kappa, 1)
+    if torch.allclose(once, x) and not torch.allclose(repaired(m, kappa, 2), x):
+        raise Hint("one step too few: range(steps), not range(1, steps).")
     for wrong, hint in (
         (x, "the images came back unchanged: keep the result of the step."),
         (2 * x - m, "this goes up the energy: subtract the gradient."),
+        (
+            x - (x - m) / len(x),
+            "sum the energies before backward(), not their mean: each image has a "
+            "gradient of its own.",
+        ),
         (x - kappa * (x - m), "the step is 1 / kappa: divide the gradient by it."),
         (x - kappa**2 * (x - m), "the step is 1 / kappa: divide, do not multiply."),
     ):
@@ -76,15 +88,36 @@ def _repair(repair) -> str:
             raise Hint(hint)
     if not torch.allclose(once, m, atol=1e-4):
         raise Hint("one step down a spring must land on its rest position exactly.")
-    thrice = repair(spring, x, 2 * kappa, 3)  # half a step each: an eighth is left
-    if torch.allclose(thrice, m + (x - m) / 2, atol=1e-4):
-        raise Hint("only one step was taken: use `steps`, and go on from the result.")
-    if not torch.allclose(thrice, m + (x - m) / 8, atol=1e-4):
-        raise Hint("one step is right, three are not: take the gradient anew.")
-    m = m + 0.6  # the rest position is beyond white now
-    if repair(spring, x, kappa, 1).max() > 1:
-        raise Hint("pixels left [0, 1]: clamp after each step.")
+    _three_steps(repaired(m, 2 * kappa, 3), x, m)
+    if repaired(m + 0.6, kappa, 1).max() > 1 or repaired(m - 0.9, kappa, 1).min() < 0:
+        raise Hint("pixels left [0, 1]: clamp after each step, at 0 and at 1.")
+    white, right = torch.full_like(m, 0.95), x
+    for _ in range(2):  # steps too long by 0.8, so that the first one leaves [0, 1]
+        right = (white - 0.8 * (right - white)).clamp(0, 1)
+    if not torch.allclose(repaired(white, kappa / 1.8, 2), right, atol=1e-4):
+        raise Hint("clamp after *each* step, not only after the last one.")
     return "Downhill by gradient / kappa undoes what a spring did."
+
+
+def _three_steps(thrice: Tensor, x: Tensor, m: Tensor) -> None:
+    """Hints for three steps of half the way each: an eighth of the way is left."""
+
+    def is_left(share: float) -> bool:
+        return torch.allclose(thrice, m + share * (x - m), atol=1e-4)
+
+    taken = next((n for n in range(1, 20) if is_left(0.5**n)), None)
+    if taken == 3:
+        return
+    if taken == 1:
+        raise Hint("only one step was taken: use `steps`, and go on from the result.")
+    if taken:
+        few = "few" if taken < 3 else "many"
+        raise Hint(f"for steps = 3 these are too {few}: range(steps).")
+    if is_left((5 / 6) ** 3):
+        raise Hint("each step is 1 / kappa; do not divide it by `steps`, too.")
+    if is_left(-1 / 2):
+        raise Hint("one step is right, three are not: take the gradient anew.")
+    raise Hint("one step is right, three are not: each begins where the last ended.")
 
 
 EXERCISES = {

@@ -9,6 +9,7 @@ import torch
 from scipy.stats import norm
 
 from ebmlib.exercises import Exercise, Hint
+from ebmlib.exercises.answers import root_of_negative
 
 
 def _soft(soft_maximum) -> str:
@@ -275,7 +276,7 @@ def _number(needed_shift, n: int, k: int, target: float) -> float:
     try:
         value = np.asarray(needed_shift(n, k, target))
     except ValueError as error:
-        if "math domain" in str(error) or "nonnegative input" in str(error):
+        if root_of_negative(error):
             raise negative from error
         raise
     if value.size != 1:

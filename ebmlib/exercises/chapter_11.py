@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ebmlib.exercises import Exercise, Hint
+from ebmlib.exercises.answers import number, reject_near_miss
 
 
 def _recall(recall_at) -> str:
@@ -24,29 +25,55 @@ def _recall(recall_at) -> str:
         ),
         "the false positive rate is taken on the normal images, not beside the "
         "defect.": lambda s, z: _found(s[mask], s[~mask], z).mean(),
+        "this is precision: divide by the defective pixels, not by the flagged.": (
+            lambda s, z: _found(s[mask], normal, z).sum() / _found(s, normal, z).sum()
+        ),
         "the rate is a share of the normal pixels; you used the other tail.": (
             lambda s, z: _found(s[mask], normal, 1 - z).mean()
         ),
     }
-    for rate in (0.01, 0.1, 0.3):
-        value = float(recall_at(image, mask, normal, rate))
-        right = float(_found(image[mask], normal, rate).mean())
-        if math.isclose(value, right, abs_tol=1e-9):
-            continue
-        for hint, answer in wrong.items():
-            if math.isclose(value, float(answer(image, rate)), abs_tol=1e-9):
+    rates = (0.01, 0.1, 0.3, 0.6)
+    right = [_found(image[mask], normal, rate).mean() for rate in rates]
+    values = [number(recall_at(image, mask, normal, rate)) for rate in rates]
+    if not np.allclose(values, right, rtol=0, atol=1e-6):
+        for hint, answer in wrong.items():  # at all rates, as one may fit by chance
+            slip = [answer(image, rate) for rate in rates]
+            if np.allclose(values, slip, rtol=0, atol=1e-6):
                 raise Hint(hint)
-        raise Hint(f"at the rate {rate} it should be {right:.3f}, got {value:.3f}.")
+        reject_near_miss(values, right, 1e-6)
+        raise Hint(
+            f"at the rates {rates} it should be {np.round(right, 3)}, got "
+            f"{np.round(values, 3)}."
+        )
     coarse, ties = np.round(image), np.round(normal)
-    for rate in (0.01, 0.1, 0.3):
+    for rate in rates:
         right = float(_found(coarse[mask], ties, rate).mean())
-        value = float(recall_at(coarse, mask, ties, rate))
-        if not math.isclose(value, right, abs_tol=1e-9):
+        value = number(recall_at(coarse, mask, ties, rate))
+        if not math.isclose(value, right, abs_tol=1e-6):
             raise Hint(
-                "right without ties, wrong with them: a pixel that is found at its "
-                "own score flags every normal pixel of that score, so count >=."
+                "right without ties, wrong with them. A pixel that is found at its own "
+                "score flags every normal pixel of that score, so count >=; and a "
+                "quantile's own false positive rate may exceed the rate."
             )
+    _steps(recall_at)
     return "Its mean over log z is AUPIMO."
+
+
+def _steps(recall_at) -> None:
+    """One normal pixel more or less is an eighth here, and many pixels apart."""
+    scores, normal = np.arange(16.0).reshape(4, 4) / 2, np.arange(8.0)
+    mask = scores >= 2
+    right = _found(scores[mask], normal, 0.25).sum()
+    value = number(recall_at(scores, mask, normal, 0.25)) * mask.sum()
+    if math.isclose(value, right, abs_tol=1e-6):
+        return
+    case = (
+        "With the normal scores 0, 1, ..., 7 and the rate 0.25, two of them may be "
+        "flagged, so every pixel above 5 is found"
+    )
+    if value < right:
+        raise Hint(f"the rate may be reached: <=, not <. {case}.")
+    raise Hint(f"the false positive rate exceeds the rate. {case}, and none below.")
 
 
 def _found(scores: np.ndarray, normal: np.ndarray, rate: float) -> np.ndarray:
@@ -62,7 +89,7 @@ def _error(standard_error) -> str:
         values = rng.normal(size=(n, 1)) + rng.normal(size=(n, m))
         means = values.mean(1)
         right = means.std(ddof=1) / math.sqrt(n)
-        value = float(standard_error(values))
+        value = number(standard_error(values))
         if math.isclose(value, right, rel_tol=1e-6):
             continue
         pixels = [values.std(ddof=d) / math.sqrt(n * m) for d in (0, 1)]
@@ -77,6 +104,7 @@ def _error(standard_error) -> str:
         columns = values.mean(0)
         if math.isclose(value, columns.std(ddof=1) / math.sqrt(m), rel_tol=1e-6):
             raise Hint("wrong axis: each row is an image.")
+        reject_near_miss(value, right, 1e-6)
         raise Hint(f"for {n} images it should be {right:.4f}, got {value:.4f}.")
     return "The number of pixels does not appear in it."
 

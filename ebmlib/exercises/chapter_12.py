@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from ebmlib.data.resizing import resize_mask
 from ebmlib.exercises import Exercise, Hint
+from ebmlib.exercises.answers import number
 
 EIGHT = np.ones((3, 3))  # neighbors, corners included
 
@@ -16,7 +17,7 @@ EIGHT = np.ones((3, 3))  # neighbors, corners included
 def _direction(direction) -> str:
     angles = np.radians([10, 35, 60, 80, 110, 150, 175])
     masks = [_ellipse(angle) for angle in angles]
-    values = np.array([float(direction(mask)) for mask in masks])
+    values = np.array([number(direction(mask)) for mask in masks])
     if _same_axis(values, angles):
         return "Half of an angle: a direction and its opposite are one axis."
     if np.abs(values).max() > 4 * math.pi:

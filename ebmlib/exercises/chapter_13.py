@@ -8,6 +8,7 @@ import torch
 
 from ebmlib.energy import GaussianEnergy
 from ebmlib.exercises import Exercise, Hint
+from ebmlib.exercises.answers import number, reject_near_miss, root_of_negative
 from ebmlib.langevin import langevin
 
 
@@ -23,7 +24,9 @@ def _ratio(ratio_from_path) -> str:
         path = chain.trajectory
         square = float(path.diff(dim=0).square().mean())
         right = math.sqrt(square / noise**2 - 1)
-        value = float(ratio_from_path(path, noise))
+        value = _real(ratio_from_path, path, noise)
+        norms = path.diff(dim=0).square().sum(-1)  # over the D coordinates
+        across = float(path.diff(dim=-1).square().mean())
         between = float(path.diff(dim=1).square().mean())
         ends = float((path[-1] - path[0]).square().mean())
         for wrong, hint in (
@@ -50,6 +53,15 @@ def _ratio(ratio_from_path) -> str:
                 "these are differences between chains; time is axis 0 of the path.",
             ),
             (
+                math.sqrt(abs(across / noise**2 - 1)),
+                "these are differences between coordinates, the default of diff; "
+                "time is axis 0 of the path.",
+            ),
+            (
+                math.sqrt(float(norms.mean()) / noise**2 - 1),
+                "this sums over the D coordinates; take the mean over them, too.",
+            ),
+            (
                 math.sqrt(abs(ends / noise**2 - 1)),
                 "last minus first is not a step; use all path[t + 1] - path[t].",
             ),
@@ -61,23 +73,45 @@ def _ratio(ratio_from_path) -> str:
     return "Positions and noise are enough: no energy, no gradient, no step size."
 
 
+def _real(ratio_from_path, path: torch.Tensor, noise: float) -> float:
+    """The answer as a number, which is no root of a negative one."""
+    try:
+        value = number(ratio_from_path(path, noise))
+    except ValueError as error:
+        if not root_of_negative(error):
+            raise
+        value = math.nan
+    if math.isnan(value):
+        raise Hint(
+            "this is the root of a negative number. The noise has to be squared, too: "
+            "subtract 1 from the mean square of a step over noise^2."
+        )
+    return value
+
+
 def _neighbors(neighbor_ratio) -> str:
     g = torch.Generator().manual_seed(14)
-    data = torch.rand(24, 3, 4, 4, generator=g)  # so few that cdist is exact at 0
-    fresh = torch.rand(24, 3, 4, 4, generator=g)
-    few = fresh[:3].repeat(8, 1, 1, 1)
+    # So few that cdist is exact at 0; an odd number, so that there is one median.
+    data = torch.rand(25, 3, 4, 4, generator=g)
+    fresh = torch.rand(25, 3, 4, 4, generator=g)
+    few = fresh[torch.arange(25) % 3]
     few = few + 0.02 * torch.randn(few.shape, generator=g)
     odd = torch.cat([few, 5 + fresh[:9]])[9:]  # some far away from all others
 
     for chains in (few, odd):
-        value = float(neighbor_ratio(chains, data))
+        value = number(neighbor_ratio(chains, data))
         right = float(_nearest(chains).median() / _nearest(data).median())
         if math.isclose(value, right, rel_tol=1e-3):
             continue
         cross = torch.cdist(chains.flatten(1), data.flatten(1)).amin(1)
         mean = _nearest(chains).mean() / _nearest(data).mean()
         pairs = _pairs(chains).median() / _pairs(data).median()
+        rows = _nearest_rows(chains).median() / _nearest_rows(data).median()
         for wrong, hint in (
+            (
+                rows,
+                "cdist compared rows of pixels; flatten each image, x.flatten(1).",
+            ),
             (1 / right, "this is data over chains; collapse should give less than 1."),
             (right**2, "these are squared distances; take the root."),
             (pairs, "these are all pairs; take the smallest distance of each chain."),
@@ -93,6 +127,7 @@ def _neighbors(neighbor_ratio) -> str:
             raise Hint(
                 "the nearest chain to a chain is itself; leave the diagonal out."
             )
+        reject_near_miss(value, right, 1e-3)
         raise Hint(f"for our chains it is {right:.3f}, got {value:.3f}.")
     return "Chains in three clumps no longer pass for diverse."
 
@@ -101,6 +136,12 @@ def _nearest(x: torch.Tensor) -> torch.Tensor:
     """Distance of each item to the nearest other one, (N,)."""
     distance = torch.cdist(x.flatten(1), x.flatten(1))
     return distance.fill_diagonal_(math.inf).amin(1)
+
+
+def _nearest_rows(x: torch.Tensor) -> torch.Tensor:
+    """The same for the rows of pixels in a channel, if x is not flattened."""
+    distance = torch.cdist(x, x)
+    return distance.where(distance > 0, math.inf).amin(-1)
 
 
 def _pairs(x: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import binom
 
 from ebmlib.exercises import Exercise, Hint
+from ebmlib.exercises.answers import ask, number
 
 
 def _images(images_needed) -> str:
@@ -21,6 +22,12 @@ def _images(images_needed) -> str:
         ),
         "one image too few: the chance must be at most 1 - confidence.": (
             lambda *case: _smallest(*case) - 1
+        ),
+        "one image too many: the smallest n is asked for.": (
+            lambda *case: _smallest(*case) + 1
+        ),
+        "at most `spare` scores, not exactly `spare`: binom.cdf, not binom.pmf.": (
+            lambda *case: _smallest(*case, chance=binom.pmf)
         ),
         "one score too many may lie above the threshold; with spare = 0 it is the "
         "largest score itself.": (
@@ -37,7 +44,7 @@ def _images(images_needed) -> str:
         ),
     }
     for case in ((0.05, 0.95, 3), (0.05, 0.95, 0), (0.1, 0.9, 1), (0.01, 0.95, 0)):
-        value, right = float(images_needed(*case)), _smallest(*case)
+        value, right = number(images_needed(*case)), _smallest(*case)
         if value == right:
             continue
         for hint, answer in wrong.items():
@@ -51,10 +58,10 @@ def _images(images_needed) -> str:
     return "For 5 % and 95 % it takes 59 images, 93 with one to spare, 124 with two."
 
 
-def _smallest(rate: float, confidence: float, spare: int) -> int:
+def _smallest(rate, confidence, spare: int, chance=binom.cdf) -> int:
     """The smallest n whose chance of at most `spare` in the upper tail is small."""
     n = max(spare, 0) + 1
-    while binom.cdf(spare, n, rate) > 1 - confidence:
+    while chance(spare, n, rate) > 1 - confidence:
         n += 1
     return n
 
@@ -65,7 +72,7 @@ def _queue(waiting) -> str:
         (rng.lognormal(3.3, 0.6, 60), 30.0),
         (np.array([50.0, 10.0, 10.0, 10.0, 70.0, 10.0]), 25.0),
     ):
-        value = np.asarray(waiting(times, period), dtype=float)
+        value = np.asarray(ask(waiting, times, period), dtype=float)
         if value.shape != times.shape:
             raise Hint(f"one wait for each of {len(times)} parts, got {value.shape}.")
         right = _waits(times, period)
@@ -75,6 +82,13 @@ def _queue(waiting) -> str:
         wrong = {
             "a wait cannot be negative: an idle machine saves no time for later.": (
                 np.cumsum(before)
+            ),
+            "recorded one part too late: part i waits for what is left *before* its "
+            "own work pours in.": _waits(np.append(times, 0.0), period)[1:],
+            "an idle machine saves no time for later: cut at 0 in each step, not once "
+            "at the end.": np.cumsum(before).clip(min=0),
+            "a fast part helps the queue: cut the sum at 0, not each of its terms.": (
+                np.cumsum(before.clip(min=0))
             ),
             "a part waits for the one before it, not for its own processing.": (
                 _waits(np.append(times[1:], 0.0), period)
