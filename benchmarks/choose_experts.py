@@ -12,6 +12,7 @@ Writes results/choice_experts.json; categories that it holds already stay, and c
 """
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from mock_exam import (
@@ -24,8 +25,6 @@ from mock_exam import (
     options_of,
 )
 
-from ebmlib.data import Category
-from ebmlib.detector import EnergyDetector
 from ebmlib.experts import ProductOfExperts
 
 SIDES = (1.5, 2.0, 2.5)  # of a patch, in cells of the grid
@@ -34,34 +33,50 @@ SHARES = (0.25, 0.5, 0.75, 1.0)  # of the gradient in the map
 RULE = "highest mean over categories and over the three measures"
 
 
-def rows_of(detector: EnergyDetector, exam: Category) -> list[dict]:
-    """The three figures of every candidate, on one category."""
+def rows_of(
+    view: ExamView,
+    noises: Sequence[float] = NOISES,
+    shares: Sequence[float] = SHARES,
+    louds: Sequence[float | None] = (None,),
+) -> list[dict]:
+    """The three figures of every candidate, in one exam.
+
+    `louds` asks about the share of the Gaussians in the energy; None: as it stands.
+    """
+    detector, rows = view.detector, []
     network = detector.energy.network
-    view = ExamView(detector, exam)
-    rows = []
-    for cells, noise in itertools.product(SIDES, NOISES):
+    for cells, noise, loud in itertools.product(SIDES, noises, louds):
         product = ProductOfExperts.of(
             network,
             view.normal,
             everywhere=not detector.aligned,
             side=round(cells * network.stride),
             noise=noise,
+            share=loud,
         )
         gradient, patches = view.maps(product)
-        for share in SHARES:
-            candidate = {"cells": cells, "noise": noise, "share": share}
+        for share in shares:
+            candidate = {"cells": cells, "noise": noise, "loud": loud, "share": share}
+            if loud is None:
+                del candidate["loud"]
             figures = view.mark(gradient**share * patches ** (1 - share))
             rows.append({**candidate, **figures})
     return rows
 
 
-def ranking(categories: list[list[dict]]) -> list[dict]:
-    """Candidates by the rule, the best first."""
-    ranked = []
-    for rows in zip(*categories, strict=True):
-        mean = float(np.mean([[row[key] for key in METRICS] for row in rows]))
-        candidate = {k: rows[0][k] for k in ("cells", "noise", "share")}
-        ranked.append({**candidate, "mean": round(mean, 4)})
+def ranking(categories: dict[str, list[dict]]) -> list[dict]:
+    """Candidates by their mean, the best first; a category's sizes count as one."""
+    means: dict[str, list] = {}  # category -> the means of every candidate, per size
+    for name, rows in categories.items():
+        mean = [np.mean([row[key] for key in METRICS]) for row in rows]
+        means.setdefault(name.split(",")[0], []).append(mean)
+    whole = np.mean([np.mean(each, axis=0) for each in means.values()], axis=0)
+    first = next(iter(categories.values()))
+    candidates = [{k: v for k, v in row.items() if k not in METRICS} for row in first]
+    ranked = [
+        {**one, "mean": round(float(mean), 4)}
+        for one, mean in zip(candidates, whole, strict=True)
+    ]
     return sorted(ranked, key=lambda row: -row["mean"])
 
 
@@ -69,17 +84,16 @@ def main() -> None:
     """Fit where it is missing, score, rank, write."""
     options = options_of(__doc__)
     record = Record(options.out / "choice_experts.json", __doc__)
-    for name in options.categories:
-        if record.rows(name, options):
-            continue
+    for name in record.missing(options):
         exam = exam_of(name, options)
         detector = detector_of(options.networks, exam, options.size, options.steps)
-        rows = rows_of(detector, exam)
+        rows = rows_of(ExamView(detector, exam))
         record.keep(name, options, rows)
-        print(name, *ranking([rows])[:3], sep="\n", flush=True)
-    found = [one["rows"] for one in record.made["categories"].values()]
-    record.write(rule=RULE, ranking=ranking(found), standing=STANDING)
-    for row in record.made["ranking"][:10]:
+        print(name, *ranking({name: rows})[:3], sep="\n", flush=True)
+    found = record.made["categories"]
+    ranked = ranking({name: one["rows"] for name, one in found.items()})
+    record.write(rule=RULE, ranking=ranked, standing=STANDING)
+    for row in ranked[:10]:
         print(row)
 
 

@@ -16,9 +16,8 @@ fitted detectors. Writes results/choice_registered.json; categories that it hold
 already stay, and count.
 """
 
-import itertools
-
-import numpy as np
+import mock_exam
+from choose_experts import ranking, rows_of
 from mock_exam import (
     METRICS,
     ExamView,
@@ -29,15 +28,13 @@ from mock_exam import (
 )
 
 from ebmlib.data.registration import Registration
-from ebmlib.experts import LOUD, ProductOfExperts
+from ebmlib.experts import LOUD
 
-SIDES = (1.5, 2.0, 2.5)  # of a patch, in cells of the grid
 NOISES = (0.01, 0.02, 0.03)  # gray levels that every pixel is granted
 LOUDNESS = (1.0, 3.0, 10.0)  # share of the Gaussians in the energy
 SHARES = (0.25, 0.5)  # of the gradient in the map
 DRAWS = (77, 78)  # seeds of the exams
-SETTINGS = ("cells", "noise", "loud", "share")
-STANDING = {"cells": 2.5, "noise": 0.02, "loud": LOUD, "share": 0.25}
+STANDING = {**mock_exam.STANDING, "loud": LOUD}
 CLOSE = 0.001
 RULE = (
     "highest mean over categories, exams and the three measures; within .001 of it, "
@@ -45,51 +42,17 @@ RULE = (
 )
 
 
-def rows_of(view: ExamView) -> list[dict]:
-    """The three figures of every candidate, in one exam."""
-    network, rows = view.detector.energy.network, []
-    for cells, noise, loud in itertools.product(SIDES, NOISES, LOUDNESS):
-        side = round(cells * network.stride)
-        product = ProductOfExperts.of(
-            network, view.normal, share=loud, side=side, noise=noise
-        )
-        gradient, patches = view.maps(product)
-        for share in SHARES:
-            values = (cells, noise, loud, share)
-            figures = view.mark(gradient**share * patches ** (1 - share))
-            rows.append({**dict(zip(SETTINGS, values, strict=True)), **figures})
-    return rows
-
-
-def ranking(categories: dict[str, list[dict]]) -> list[dict]:
-    """Candidates by their mean, the best first; a category's sizes count as one."""
-    means: dict[str, list] = {}  # category -> the means of every candidate, per size
-    for name, rows in categories.items():
-        mean = [np.mean([row[key] for key in METRICS]) for row in rows]
-        means.setdefault(name.split(",")[0], []).append(mean)
-    whole = np.mean([np.mean(each, axis=0) for each in means.values()], axis=0)
-    first = next(iter(categories.values()))
-    candidates = [{key: row[key] for key in SETTINGS} for row in first]
-    ranked = [
-        {**one, "mean": round(float(mean), 4)}
-        for one, mean in zip(candidates, whole, strict=True)
-    ]
-    return sorted(ranked, key=lambda row: -row["mean"])
-
-
 def chosen(ranked: list[dict]) -> dict:
     """The winner by the rule."""
     close = [row for row in ranked if row["mean"] >= ranked[0]["mean"] - CLOSE]
-    return min(close, key=lambda row: sum(row[k] != STANDING[k] for k in SETTINGS))
+    return min(close, key=lambda row: sum(row[k] != STANDING[k] for k in STANDING))
 
 
 def main() -> None:
     """Fit where it is missing, mark, rank, write."""
     options = options_of(__doc__)
     record = Record(options.out / "choice_registered.json", __doc__)
-    for name in options.categories:
-        if record.rows(name, options):
-            continue
+    for name in record.missing(options):
         marked = []
         for draw in DRAWS:
             exam = exam_of(name, options, draw)
@@ -98,7 +61,7 @@ def main() -> None:
             detector = detector_of(*arguments, label=label)
             if not isinstance(detector.frame, Registration):
                 raise SystemExit(f"{name} does not lie still: nothing is registered")
-            marked.append(rows_of(ExamView(detector, exam)))
+            marked.append(rows_of(ExamView(detector, exam), NOISES, SHARES, LOUDNESS))
             print(name, draw, max(marked[-1], key=lambda r: r["au_pro"]), flush=True)
         rows = [
             first | {k: round((first[k] + second[k]) / 2, 4) for k in METRICS}

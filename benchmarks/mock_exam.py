@@ -4,8 +4,8 @@ A third of a category's *training* images is held out. Half of it stays as it is
 rest is damaged by `ebmlib.data.damage`, three times each, with masks filled and
 rounded as a person draws them. A detector learns from the other two thirds and is
 marked on the held-out third. No test image is touched. `choose_experts.py`,
-`try_experts.py`, `try_maps.py`, `try_registration.py` and `try_share.py` ask the
-questions.
+`choose_registered.py`, `try_experts.py`, `try_maps.py`, `try_registration.py` and
+`try_share.py` ask the questions.
 """
 
 import argparse
@@ -177,6 +177,10 @@ class Record:
         """What is known of a category; nothing, if it is new."""
         found = self.made["categories"].get(f"{name}, {options.size} px", {})
         return found.get("rows", [])
+
+    def missing(self, options: argparse.Namespace) -> list[str]:
+        """The categories asked for of which nothing is known."""
+        return [name for name in options.categories if not self.rows(name, options)]
 
     def keep(
         self, name: str, options: argparse.Namespace, rows: list, *flags: str

@@ -112,9 +112,7 @@ def main() -> None:
     """Read, mark, write."""
     options = options_of(__doc__)
     record = Record(options.out / "tried_maps.json", __doc__)
-    for name in options.categories:
-        if record.rows(name, options):
-            continue
+    for name in record.missing(options):
         exam = exam_of(name, options)
         detector = detector_of(options.networks, exam, options.size, options.steps)
         view, rows = ExamView(detector, exam), []

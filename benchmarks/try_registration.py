@@ -45,9 +45,7 @@ def main() -> None:
     """Fit where it is missing, mark, write."""
     options = options_of(__doc__)
     record = Record(options.out / "tried_registration.json", __doc__)
-    for name in options.categories:
-        if record.rows(name, options):
-            continue
+    for name in record.missing(options):
         exam, rows = exam_of(name, options), []
         where = options.networks, options.size, options.steps
         for variant, detector in detectors(exam, *where).items():

@@ -42,9 +42,7 @@ def main() -> None:
     """Fit where it is missing, mark, write."""
     options = options_of(__doc__)
     record = Record(options.out / "tried_share.json", __doc__)
-    for name in options.categories:
-        if record.rows(name, options):
-            continue
+    for name in record.missing(options):
         source, _, one = name.partition("/")
         if source == "texture":
             exam = mock_exam(texture(one, photographs()).train, name)

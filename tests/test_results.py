@@ -1,5 +1,6 @@
 """Tables and figures say what the files say, trivial rows included."""
 
+import importlib
 import inspect
 import json
 from pathlib import Path
@@ -247,3 +248,15 @@ def test_the_standing_choice_is_that_of_the_library():
     assert made["standing"] == standing
     made = json.loads((RESULTS / "choice_registered.json").read_text())
     assert made["standing"] == {**standing, "loud": LOUD}
+
+
+@pytest.mark.parametrize("what", ["experts", "registered"])
+def test_a_recorded_choice_follows_from_its_rows_by_the_written_rule(what, monkeypatch):
+    monkeypatch.syspath_prepend(RESULTS.parent / "benchmarks")
+    script = importlib.import_module(f"choose_{what}")
+    made = json.loads((RESULTS / f"choice_{what}.json").read_text())
+    rows = {name: one["rows"] for name, one in made["categories"].items()}
+    assert script.ranking(rows) == made["ranking"] and made["rule"] == script.RULE
+    assert made["standing"] == script.STANDING
+    if what == "registered":
+        assert script.chosen(made["ranking"]) == made["chosen"]
