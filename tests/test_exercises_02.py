@@ -63,7 +63,7 @@ def test_the_right_answer_is_accepted(label, answer):
         (experts(std=lambda lam, s1, s2: math.hypot(s1, s2)), "energies are added"),
         (experts(std=lambda lam, s1, s2: (s1 + s2) / 2), "standard deviation should"),
         (lambda m1, s1, m2, s2: (math.nan, 1.0), "complete the square"),
-        (lambda m1, s1, m2, s2: 1.0, "raised TypeError"),
+        (lambda m1, s1, m2, s2: 1.0, "return two numbers"),
     ],
 )
 def test_a_typical_mistake_with_experts_gets_its_hint(answer, hint):

@@ -10,8 +10,9 @@ from ebmlib.exercises import Hint
 from ebmlib.exercises.answers import (
     ask,
     number,
+    pair,
+    real_number,
     reject_near_miss,
-    root_of_negative,
     tensor,
 )
 
@@ -78,8 +79,31 @@ def test_a_near_miss_is_told_its_relative_error():
     reject_near_miss(math.nan, 1.0, 1e-6)
 
 
-def test_the_root_of_a_negative_number_is_known_by_its_words():
-    with pytest.raises(ValueError) as caught:
-        math.sqrt(-1.0)
-    assert root_of_negative(caught.value)
-    assert not root_of_negative(ValueError("something else"))
+@pytest.mark.parametrize(
+    "root",
+    [
+        lambda: math.sqrt(-1.0),
+        lambda: (-1.0) ** 0.5,
+        lambda: torch.tensor(-1.0).sqrt(),
+        lambda: math.nan,
+    ],
+)
+def test_the_root_of_a_negative_number_gets_its_hint(root):
+    with pytest.raises(Hint, match="not real"):
+        real_number(root, "not real")
+
+
+def test_a_real_number_is_given_back_and_other_errors_stay():
+    assert real_number(lambda: [2], "not real") == 2.0
+    assert real_number(lambda: torch.tensor(-1.0), "not real") == -1.0
+    with pytest.raises(Hint, match="one number for all"):
+        real_number(lambda: [1.0, 2.0], "not real")
+    with pytest.raises(ValueError, match="could not convert"):
+        real_number(lambda: "many", "not real")
+
+
+@pytest.mark.parametrize("answer", [1.0, None, torch.tensor(1.0), [1.0, 2.0, 3.0]])
+def test_what_are_not_two_numbers_gets_a_hint(answer):
+    assert pair(np.array([1, 2]), "this and that") == (1, 2)
+    with pytest.raises(Hint, match="return two numbers, this and that"):
+        pair(answer, "this and that")

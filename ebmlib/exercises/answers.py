@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,15 @@ def number(answer: Any) -> float:
             f"return one number for all; got {values.size}, shape {values.shape}."
         )
     return float(values.item())
+
+
+def pair(answer: Any, what: str) -> tuple[Any, Any]:
+    """The two parts of an answer that should have two."""
+    try:
+        first, second = answer
+    except (TypeError, ValueError) as error:
+        raise Hint(f"return two numbers, {what}.") from error
+    return first, second
 
 
 def tensor(answer: Any, wanted: Tensor, what: str) -> Tensor:
@@ -55,9 +65,21 @@ def reject_near_miss(value: Any, right: Any, needed: float, within=5e-3) -> None
         )
 
 
-def root_of_negative(error: ValueError) -> bool:
-    """Whether `math.sqrt` complains of a negative number."""
-    return any(words in str(error) for words in ("math domain", "nonnegative input"))
+def real_number(answer: Callable[[], Any], otherwise: str) -> float:
+    """`number` of what the call returns; the root of a negative one gets its hint.
+
+    `math.sqrt` raises then, NumPy and torch return NaN, and `**` a complex number.
+    """
+    try:
+        value = answer()
+        value = math.nan if np.iscomplexobj(value) else number(value)
+    except ValueError as error:
+        if not any(words in str(error) for words in ("math domain", "nonnegative")):
+            raise
+        value = math.nan
+    if math.isnan(value):
+        raise Hint(otherwise)
+    return value
 
 
 def _copy(argument: Any) -> Any:

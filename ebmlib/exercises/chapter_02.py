@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 from ebmlib.exercises import Exercise, Hint
-from ebmlib.exercises.answers import number, reject_near_miss
+from ebmlib.exercises.answers import number, pair, reject_near_miss
 
 
 def _experts(two_experts) -> str:
     for m1, s1, m2, s2 in ((0.0, 1.0, 3.0, 0.5), (-1.0, 2.0, 1.0, 3.0)):
-        mean, std = map(number, two_experts(m1, s1, m2, s2))
+        answer = two_experts(m1, s1, m2, s2)
+        mean, std = map(number, pair(answer, "the mean and the standard deviation"))
         a, b = 1 / s1**2, 1 / s2**2
         right_mean, right_std = (a * m1 + b * m2) / (a + b), (a + b) ** -0.5
         _expert_mean(mean, right_mean, m1, s1, m2, s2)

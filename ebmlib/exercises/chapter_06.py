@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ebmlib.exercises import Exercise, Hint
-from ebmlib.exercises.answers import ask, number
+from ebmlib.exercises.answers import ask, number, pair
 
 Layers = list[tuple[int, int, int, int]]  # kernel, stride, dilation, padding
 
@@ -58,10 +58,7 @@ def _judge_window(window) -> str:
     found = []
     for layers, i in NETWORKS:
         answer = window(list(layers), i)
-        try:
-            first, last = answer
-        except (TypeError, ValueError) as error:
-            raise Hint("return two numbers, the first and the last pixel.") from error
+        first, last = pair(answer, "the first and the last pixel")
         found.append((number(first), number(last)))
     mistakes = {
         "the last pixel is inclusive; yours is one too far.": [

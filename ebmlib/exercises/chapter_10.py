@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
-import numpy as np
 import torch
 from scipy.stats import norm
 
 from ebmlib.exercises import Exercise, Hint
-from ebmlib.exercises.answers import root_of_negative
+from ebmlib.exercises.answers import real_number
 
 
 def _soft(soft_maximum) -> str:
@@ -167,7 +167,11 @@ def _divisor_slip(divisor: float, n: int, beta: float) -> str:
 
 def _shift(needed_shift) -> str:
     for n, k, target in ((4096, 50, 0.9), (1024, 7, 0.75)):
-        value = _number(needed_shift, n, k, target)
+        value = real_number(
+            partial(needed_shift, n, k, target),
+            "this is not a real number, as after the root of a negative one; "
+            "norm.ppf(target) is positive here, and so is the root u that you need.",
+        )
         q = norm.ppf(target)
         u = _root(q, n)
         right = math.sqrt(u / k)
@@ -265,27 +269,6 @@ def _shift(needed_shift) -> str:
 def _root(q: float, n: int) -> float:
     """The positive root u of u^2 = 4 q^2 (n + u), for q > 0."""
     return 2 * q**2 + 2 * q * math.sqrt(q**2 + n)
-
-
-def _number(needed_shift, n: int, k: int, target: float) -> float:
-    """The reader's answer as one number that is not NaN."""
-    negative = Hint(
-        "this is not a real number, as after the root of a negative one; "
-        "norm.ppf(target) is positive here, and so is the root u that you need."
-    )
-    try:
-        value = np.asarray(needed_shift(n, k, target))
-    except ValueError as error:
-        if root_of_negative(error):
-            raise negative from error
-        raise
-    if value.size != 1:
-        raise Hint(
-            f"the answer is one number, the positive shift; got {value.size} numbers."
-        )
-    if np.iscomplexobj(value) or math.isnan(float(value.item())):
-        raise negative
-    return float(value.item())
 
 
 EXERCISES = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 
 from ebmlib.energy import GaussianEnergy
 from ebmlib.exercises import Exercise, Hint
-from ebmlib.exercises.answers import number, reject_near_miss, root_of_negative
+from ebmlib.exercises.answers import number, real_number, reject_near_miss
 from ebmlib.langevin import langevin
 
 
@@ -24,7 +25,11 @@ def _ratio(ratio_from_path) -> str:
         path = chain.trajectory
         square = float(path.diff(dim=0).square().mean())
         right = math.sqrt(square / noise**2 - 1)
-        value = _real(ratio_from_path, path, noise)
+        value = real_number(
+            partial(ratio_from_path, path, noise),
+            "this is the root of a negative number. The noise has to be squared, too: "
+            "subtract 1 from the mean square of a step over noise^2.",
+        )
         norms = path.diff(dim=0).square().sum(-1)  # over the D coordinates
         across = float(path.diff(dim=-1).square().mean())
         between = float(path.diff(dim=1).square().mean())
@@ -71,22 +76,6 @@ def _ratio(ratio_from_path) -> str:
         if not math.isclose(value, right, rel_tol=0.02):
             raise Hint(f"for our path it is {right:.3f}, got {value:.3f}.")
     return "Positions and noise are enough: no energy, no gradient, no step size."
-
-
-def _real(ratio_from_path, path: torch.Tensor, noise: float) -> float:
-    """The answer as a number, which is no root of a negative one."""
-    try:
-        value = number(ratio_from_path(path, noise))
-    except ValueError as error:
-        if not root_of_negative(error):
-            raise
-        value = math.nan
-    if math.isnan(value):
-        raise Hint(
-            "this is the root of a negative number. The noise has to be squared, too: "
-            "subtract 1 from the mean square of a step over noise^2."
-        )
-    return value
 
 
 def _neighbors(neighbor_ratio) -> str:
