@@ -152,6 +152,23 @@ def test_the_mock_exams_behind_the_settings_open_no_test_image(nut, monkeypatch)
         assert mask.any() and same.flatten(1).float().mean(1).max() > 0.3
 
 
+def test_a_record_of_mock_exams_keeps_what_it_has(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    mock_exam = importlib.import_module("mock_exam")
+    options = SimpleNamespace(categories=["nut", "bolt"], size=32, steps=5)
+    record = mock_exam.Record(tmp_path / "tried_maps.json", "What.\n\nMore.")
+    assert record.missing(options) == ["nut", "bolt"]
+    record.keep("nut", options, rows := [{"maps": "a", "au_pro": 0.5}])
+    record.write()
+
+    again = mock_exam.Record(tmp_path / "tried_maps.json", "What.")
+    assert again.missing(options) == ["bolt"] and again.rows("nut", options) == rows
+    command = again.made["categories"]["nut, 32 px"]["command"]
+    assert command.startswith("python benchmarks/try_maps.py NETWORKS --categories nut")
+    options.size = 64
+    assert again.missing(options) == ["nut", "bolt"]
+
+
 def test_the_fit_is_the_same_whatever_the_test_images_are(nut):
     other = synthetic.make("nut", size=32, n_train=24, n_test=3, n_defective=1, seed=0)
     assert torch.equal(other.train, nut.train) and len(other.test) < len(nut.test)
