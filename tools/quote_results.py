@@ -1,7 +1,8 @@
-"""Write the table of real images into chapter 10: ``python tools/quote_results.py``.
+"""Write tables of results/ into chapters 7 and 10: ``python tools/quote_results.py``.
 
-The reader of one notebook has no results/, so the chapter quotes a few of its numbers.
-Run this after the benchmark; tests/test_results_quoted_10.py compares both.
+The reader of one notebook has no results/, so these chapters quote a few of its
+numbers. Run this after the benchmarks; tests/test_results_quoted_07.py and
+tests/test_results_quoted_10.py compare both.
 """
 
 import json
@@ -10,7 +11,6 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
-CHAPTER = ROOT / "notebooks" / "10_scores_from_the_gradient_map.ipynb"
 CATEGORIES = ("mvtec/bottle", "mvtec/screw")
 SCORES = ("energy", "max", "top", "l2")
 MARK = "<!-- quoted results -->"
@@ -27,8 +27,26 @@ def runs(category: str) -> list[tuple[int, dict[str, float]]]:
     return found
 
 
-def quoted() -> str:
-    """The text of the chapter's cell: a table, and one sentence per category."""
+def longer_runs() -> str:
+    """Chapter 7: what more updates of contrastive divergence buy, by length."""
+    made = json.loads((ROOT / "results" / "longer_run.json").read_text())
+    lines = [
+        "| updates | energy | gradient map, maximum | drift to noise |",
+        "|--:|--:|--:|--:|",
+    ]
+    for steps in sorted({row["steps"] for row in made["rows"]}):
+        rows = [row for row in made["rows"] if row["steps"] == steps]
+        cells = []
+        for key in ("energy", "gradient_max", "chain_drift_to_noise"):
+            values = [row[key] for row in rows]
+            mean = sum(values) / len(values)
+            cells.append(f"{mean:.2f} ({min(values):.2f}–{max(values):.2f})")
+        lines.append(f"| {steps} | {' | '.join(cells)} |")
+    return "\n".join([MARK, "", *lines])
+
+
+def map_against_energy() -> str:
+    """Chapter 10: a table, and one sentence per category."""
     lines = [
         "| category | seed | energy | max | top | l2 | max minus energy |",
         "|---|---|---|---|---|---|---|",
@@ -51,13 +69,17 @@ def quoted() -> str:
     return "\n".join([MARK, "", *lines, "", " ".join(sentences)])
 
 
-def write_into(path: Path) -> None:
+def write_into(path: Path, text: str) -> None:
     """Replace the quoted table of a notebook; outputs stay as they are."""
     notebook = nbformat.read(path, as_version=4)
     (cell,) = [c for c in notebook.cells if c.source.startswith(MARK)]
-    cell.source = quoted()
+    cell.source = text
     nbformat.write(notebook, path)
 
 
 if __name__ == "__main__":
-    write_into(CHAPTER)
+    for name, quoted in (
+        ("07_train_an_image_ebm", longer_runs),
+        ("10_scores_from_the_gradient_map", map_against_energy),
+    ):
+        write_into(ROOT / "notebooks" / f"{name}.ipynb", quoted())
