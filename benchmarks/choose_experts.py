@@ -27,40 +27,37 @@ from mock_exam import (
 
 from ebmlib.experts import ProductOfExperts
 
-SIDES = (1.5, 2.0, 2.5)  # of a patch, in cells of the grid
-NOISES = (0.02, 0.03, 0.05)  # gray levels that every pixel is granted
+GRID = {
+    "cells": (1.5, 2.0, 2.5),  # side of a patch, in cells of the grid
+    "noise": (0.02, 0.03, 0.05),  # gray levels that every pixel is granted
+}
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the gradient in the map
 RULE = "highest mean over categories and over the three measures"
 
 
 def rows_of(
-    view: ExamView,
-    noises: Sequence[float] = NOISES,
-    shares: Sequence[float] = SHARES,
-    louds: Sequence[float | None] = (None,),
+    view: ExamView, grid: dict[str, Sequence[float]], shares: Sequence[float]
 ) -> list[dict]:
     """The three figures of every candidate, in one exam.
 
-    `louds` asks about the share of the Gaussians in the energy; None: as it stands.
+    The grid may also ask how "loud" the Gaussians are: their share in the energy.
     """
     detector, rows = view.detector, []
     network = detector.energy.network
-    for cells, noise, loud in itertools.product(SIDES, noises, louds):
+    for values in itertools.product(*grid.values()):
+        asked = dict(zip(grid, values, strict=True))
         product = ProductOfExperts.of(
             network,
             view.normal,
             everywhere=not detector.aligned,
-            side=round(cells * network.stride),
-            noise=noise,
-            share=loud,
+            side=round(asked["cells"] * network.stride),
+            noise=asked["noise"],
+            share=asked.get("loud"),
         )
         gradient, patches = view.maps(product)
         for share in shares:
-            candidate = {"cells": cells, "noise": noise, "loud": loud, "share": share}
-            if loud is None:
-                del candidate["loud"]
             figures = view.mark(gradient**share * patches ** (1 - share))
-            rows.append({**candidate, **figures})
+            rows.append({**asked, "share": share, **figures})
     return rows
 
 
@@ -87,7 +84,7 @@ def main() -> None:
     for name in record.missing(options):
         exam = exam_of(name, options)
         detector = detector_of(options.networks, exam, options.size, options.steps)
-        rows = rows_of(ExamView(detector, exam))
+        rows = rows_of(ExamView(detector, exam), GRID, SHARES)
         record.keep(name, options, rows)
         print(name, *ranking({name: rows})[:3], sep="\n", flush=True)
     found = record.made["categories"]

@@ -16,6 +16,7 @@ fitted detectors. Writes results/choice_registered.json; categories that it hold
 already stay, and count.
 """
 
+import choose_experts
 import mock_exam
 from choose_experts import ranking, rows_of
 from mock_exam import (
@@ -30,8 +31,10 @@ from mock_exam import (
 from ebmlib.data.registration import Registration
 from ebmlib.experts import LOUD
 
-NOISES = (0.01, 0.02, 0.03)  # gray levels that every pixel is granted
-LOUDNESS = (1.0, 3.0, 10.0)  # share of the Gaussians in the energy
+GRID = choose_experts.GRID | {
+    "noise": (0.01, 0.02, 0.03),
+    "loud": (1.0, 3.0, 10.0),  # share of the Gaussians in the energy
+}
 SHARES = (0.25, 0.5)  # of the gradient in the map
 DRAWS = (77, 78)  # seeds of the exams
 STANDING = {**mock_exam.STANDING, "loud": LOUD}
@@ -61,7 +64,7 @@ def main() -> None:
             detector = detector_of(*arguments, label=label)
             if not isinstance(detector.frame, Registration):
                 raise SystemExit(f"{name} does not lie still: nothing is registered")
-            marked.append(rows_of(ExamView(detector, exam), NOISES, SHARES, LOUDNESS))
+            marked.append(rows_of(ExamView(detector, exam), GRID, SHARES))
             print(name, draw, max(marked[-1], key=lambda r: r["au_pro"]), flush=True)
         rows = [
             first | {k: round((first[k] + second[k]) / 2, 4) for k in METRICS}

@@ -18,9 +18,8 @@ FIGURES = ("energy", "gradient_max", "chain_drift_to_noise")
 def test_the_table_is_that_of_the_file():
     (text,) = [c.source for c in CELLS if c.source.startswith("<!-- quoted results")]
     rows = re.findall(r"^\| (\d+) \| (.*) \|$", text, flags=re.M)
-    assert [int(steps) for steps, _ in rows] == sorted({r["steps"] for r in MADE}), (
-        STALE
-    )
+    lengths = sorted({row["steps"] for row in MADE})
+    assert [int(steps) for steps, _ in rows] == lengths, STALE
     for steps, cells in rows:
         for key, cell in zip(FIGURES, cells.split(" | "), strict=True):
             exact = [r[key] for r in MADE if r["steps"] == int(steps)]
