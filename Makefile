@@ -22,14 +22,14 @@ help:
 
 # The stamp makes the second run quick: it is older than its sources only when the
 # pinned environment changed.
-$(STAMP): requirements.txt pyproject.toml
+$(STAMP): requirements.txt pyproject.toml ebmbook/pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
 	  f"Python 3.11 or newer is needed, and $(PYTHON) is {v[0]}.{v[1]}. " \
 	  "Name another one: make book PYTHON=python3.12")'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check \
-	  --no-deps --no-build-isolation --editable .
+	  --no-deps --no-build-isolation --editable . --editable ./ebmbook
 	@touch $(STAMP)
 
 install: $(STAMP)

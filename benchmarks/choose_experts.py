@@ -25,7 +25,7 @@ from mock_exam import (
     options_of,
 )
 
-from ebmlib.experts import ProductOfExperts
+from ebmlib.products import ProductOfExperts
 
 GRID = {
     "cells": (1.5, 2.0, 2.5),  # side of a patch, in cells of the grid

@@ -28,8 +28,8 @@ from mock_exam import (
     options_of,
 )
 
-from ebmlib.data.registration import Registration
-from ebmlib.experts import LOUD
+from ebmlib.products import LOUD
+from ebmlib.view.registration import Registration
 
 GRID = choose_experts.GRID | {
     "noise": (0.01, 0.02, 0.03),

@@ -25,9 +25,9 @@ import torch._dynamo  # Adam imports it at its first step: once here, not per ch
 
 import ebmlib
 from ebmlib.checkpoint import read_checkpoint
-from ebmlib.energy import ConvEnergy
-from ebmlib.langevin import ReplayBuffer, uniform_noise
-from ebmlib.losses import PersistentContrastiveDivergence
+from ebmlib.networks import ConvEnergy
+from ebmlib.objectives import PersistentContrastiveDivergence
+from ebmlib.replay import ReplayBuffer, uniform_noise
 from ebmlib.training import train
 
 

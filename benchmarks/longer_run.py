@@ -20,10 +20,12 @@ import torch
 from ebmlib.benchmark import hardware, versions
 from ebmlib.data import load
 from ebmlib.data.corruption import corrupt
-from ebmlib.energy import ConvEnergy, energies
-from ebmlib.langevin import ReplayBuffer, corrupted_images, langevin
-from ebmlib.losses import PersistentContrastiveDivergence
+from ebmlib.energy import energies
+from ebmlib.langevin import langevin
 from ebmlib.metrics import image_auroc
+from ebmlib.networks import ConvEnergy
+from ebmlib.objectives import PersistentContrastiveDivergence
+from ebmlib.replay import ReplayBuffer, corrupted_images
 from ebmlib.scoring import MapStandardizer, gradient_map, image_score
 from ebmlib.sweep import write_result
 from ebmlib.training import train

@@ -28,8 +28,8 @@ from ebmlib.data import load
 from ebmlib.data.resizing import resize_mask
 from ebmlib.detector import EnergyDetector
 from ebmlib.energy import input_gradient
-from ebmlib.experts import ProductOfExperts
 from ebmlib.metrics import _RankedPixels, image_auroc
+from ebmlib.products import ProductOfExperts
 from ebmlib.scoring import (
     MapStandardizer,
     energy_score,

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests" / name) for name in ("book", "browser")]
 from reader import HTML, PAGES, Reader, launch  # noqa: E402
 
 

@@ -25,8 +25,10 @@ from mock_exam import (
 )
 from torch import Tensor, nn
 
-from ebmlib.energy import PatchEnergy, energy_maps
-from ebmlib.experts import LOUD, QUIET, GaussianPatches
+from ebmlib.energy import energy_maps
+from ebmlib.fields import GaussianPatches
+from ebmlib.networks import PatchEnergy
+from ebmlib.products import LOUD, QUIET
 from ebmlib.recipes import RECIPES, Recipe, thorough_experts
 
 MEMBERS = 3  # networks of the ensemble, each with a third of the steps

@@ -24,9 +24,9 @@ from mock_exam import (
 )
 
 from ebmlib.data import Category
-from ebmlib.data.exposure import Exposure, MatchedExposure
-from ebmlib.data.registration import Registration
 from ebmlib.detector import EnergyDetector
+from ebmlib.view.exposure import Exposure, MatchedExposure
+from ebmlib.view.registration import Registration
 
 NONE, PLACE, BOTH = "none", "in place", "in place and in light (standing)"
 

@@ -23,7 +23,7 @@ from mock_exam import (
 from textures import photographs, texture
 from try_experts import Product
 
-from ebmlib.experts import LOUD, QUIET
+from ebmlib.products import LOUD, QUIET
 
 SHARES = (QUIET, 1.0, LOUD)
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ebmlib.data._torchvision import torchvision_module
-from ebmlib.experts import GaussianPatches
+from ebmlib.fields import GaussianPatches
+from ebmlib.torchvision_import import torchvision_module
 
 BACKBONES = ("resnet18", "wide_resnet50_2")
 RANDOM = "random"

@@ -2,7 +2,7 @@
 
 One result is one JSON file, written whole or not at all; a second run of the same
 command skips what is there. Chapter 12 and the status page read these files, through
-`ebmlib.results`. How the cells of a sweep run is the business of `ebmlib.sweep`.
+`ebmbook.results`. How the cells of a sweep run is the business of `ebmlib.sweep`.
 
     python -m ebmlib.benchmark --categories synthetic/nut --seeds 0 1 2
 """
@@ -60,7 +60,7 @@ def fit(
         images: the normal training images `(N, C, H, W)`.
         seed: of the fit; baselines without randomness ignore it.
         aligned: does position mean something? None lets the detector decide, from the
-            training images, by `ebmlib.data.pose.choose_layout`.
+            training images, by `ebmlib.view.pose.choose_layout`.
         **settings: options of `ebmlib.detector.EnergyDetector`; a baseline takes
             those that it knows.
 
@@ -439,7 +439,7 @@ def parser() -> argparse.ArgumentParser:
         choices=ALIGNED,
         default="auto",
         help="do objects always lie in the same place? auto asks the training images, "
-        "see ebmlib.data.pose (default: auto)",
+        "see ebmlib.view.pose (default: auto)",
     )
     add(
         "--weights",

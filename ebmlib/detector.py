@@ -19,14 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ebmlib.calibration import conformal_threshold
 from ebmlib.checkpoint import read_checkpoint, write_checkpoint
-from ebmlib.data.exposure import Exposure, MatchedExposure
-from ebmlib.data.frame import Frame
 from ebmlib.data.images import Images, batches, images_to_tensor
-from ebmlib.data.pose import Layout, PartFrame, choose_layout
-from ebmlib.data.registration import Registration
-from ebmlib.experts import build_energy
+from ebmlib.devices import choose_device
+from ebmlib.products import build_energy
 from ebmlib.recipes import RECIPES, REGISTERED
+from ebmlib.runlog import TrainingLog
 from ebmlib.scoring import (
     MapStandardizer,
     energy_score,
@@ -35,18 +34,32 @@ from ebmlib.scoring import (
     patch_map,
     weighted_map,
 )
-from ebmlib.training import TrainingLog, choose_device, train
+from ebmlib.training import train
+from ebmlib.view.exposure import Exposure, MatchedExposure
+from ebmlib.view.frame import Frame
+from ebmlib.view.pose import Layout, PartFrame, choose_layout
+from ebmlib.view.registration import Registration
 
 FORMAT = "ebmlib.detector"
+
+
 FORMAT_VERSION = 3  # 1 had no part frame, 2 no registration
+
+
 SCORES = ("energy", "max", "top", "l2")
+
+
 MAPS = {
     "gradient": gradient_map,
     "patches": patch_map,
     "weighted": weighted_map,
     "compressed": partial(weighted_map, compress=True),
 }
+
+
 MOST_PIXELS = 2**15  # what the energy looks at; a larger view is averaged first
+
+
 SETTINGS = (
     *("method", "image_size", "score", "aligned", "map", "standardize", "smoothing"),
     *("one_exposure", "register", "steps", "false_alarm_rate", "holdout", "seed"),
@@ -84,7 +97,7 @@ class EnergyDetector:
         aligned: True if objects always lie in the same place: position then carries
             information. False for textures and for parts that lie in any direction.
             "auto" reads it from the training images, and lays straight a part that
-            lies in any direction, see `ebmlib.data.pose`; what lies outside the part's
+            lies in any direction, see `ebmlib.view.pose`; what lies outside the part's
             frame is then not inspected.
         map: "gradient", "patches" for the patch energies, "weighted" for both, or
             "compressed" for both with log(1 + e_p), see `ebmlib.scoring`; by default
@@ -93,9 +106,9 @@ class EnergyDetector:
         smoothing: Gaussian width of the gradient map in px that the energy sees; by
             default the recipe's.
         one_exposure: bring every view to the mean and contrast of the training images
-            first, so that a lamp is not taken for a defect, see `ebmlib.data.exposure`.
+            first, so that a lamp is not taken for a defect, see `ebmlib.view.exposure`.
         register: bring parts that always lie in the same place there to the pixel
-            first, see `ebmlib.data.registration`, and take their light from the pixels
+            first, see `ebmlib.view.registration`, and take their light from the pixels
             that fit; by default for the methods that have Gaussians at every place.
         steps: training steps; by default the recipe's. "backbone" takes none.
         false_alarm_rate: share of normal images that may be flagged, in (0, 1).
@@ -111,7 +124,7 @@ class EnergyDetector:
         threshold_: scores above it are called anomalous; set by `fit`.
         held_out_: indices of the normal images that set the threshold.
         layout_: how the product lies, if `aligned` was "auto".
-        log_: the `ebmlib.training.TrainingLog` of the run; None if nothing is trained.
+        log_: the `ebmlib.runlog.TrainingLog` of the run; None if nothing is trained.
         weights_: "random", or the weights file's name and the start of its SHA-256.
 
     Example:
@@ -440,37 +453,3 @@ class EnergyDetector:
     def _check_fitted(self) -> None:
         if self.energy is None:
             raise ValueError("the detector has not been trained; call fit() or load()")
-
-
-def conformal_threshold(scores: Tensor, rate: float) -> float:
-    """Smallest threshold that keeps the false-alarm rate on exchangeable normals.
-
-    With n held-out scores the ceil((n + 1)(1 - rate))-th smallest
-    is exceeded by a new normal image with probability at most the rate (split
-    conformal prediction, derived in chapter 8). Warns where n < 1/rate - 1 scores are
-    too few for the promise; the largest of them is then the threshold.
-
-    Args:
-        scores: `(n,)`, of normal images that training never saw.
-        rate: the false-alarm rate, strictly between 0 and 1.
-
-    Raises:
-        ValueError: no scores, NaN among them, or a rate out of range.
-    """
-    if scores.ndim != 1 or len(scores) == 0 or scores.isnan().any():
-        raise ValueError(
-            "the threshold needs scores of shape (n,), n >= 1, without NaN; got shape "
-            f"{tuple(scores.shape)} with {int(scores.isnan().sum())} NaN"
-        )
-    if not 0 < rate < 1:
-        raise ValueError(f"rate must lie strictly between 0 and 1, got {rate}")
-    rank = math.ceil((len(scores) + 1) * (1 - rate))
-    if rank > len(scores):
-        warnings.warn(
-            f"{len(scores)} held-out normal images cannot guarantee a false-alarm rate "
-            f"of {rate}; that takes {math.ceil(1 / rate) - 1}. The largest held-out "
-            "score is the threshold. Give more images, a larger holdout or rate.",
-            stacklevel=3,
-        )
-        rank = len(scores)
-    return float(scores.sort().values[rank - 1])

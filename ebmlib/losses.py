@@ -11,9 +11,7 @@ can call each of them as `objective(energy, batch, generator)`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -21,13 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ebmlib.energy import Energy, check_energy
-from ebmlib.langevin import ReplayBuffer, langevin
+from ebmlib.langevin import langevin
 
-MEASURED = 16  # calls in which the slope of a trained energy is measured
-UNTAUGHT = {"force_corrupted": 1.0, "force_normal": 0.0}  # those of a flat energy
 FAINT = 4e-5  # mean squared change of a corruption that still counts in full
-
-Corrupt = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 class LossResult(NamedTuple):
@@ -35,9 +29,6 @@ class LossResult(NamedTuple):
 
     loss: Tensor
     health: dict[str, float]
-
-
-# --- contrastive divergence ---------------------------------------------------------
 
 
 def contrastive_divergence(
@@ -82,8 +73,8 @@ def contrastive_divergence(
     """
     _check_batch("x", x)
     _check_batch("negatives", negatives, like=x)
-    _check_at_least_zero("penalty", penalty)
-    _check_at_least_zero("data_noise", data_noise)
+    check_at_least_zero("penalty", penalty)
+    check_at_least_zero("data_noise", data_noise)
     if data_noise > 0:
         x = x + data_noise * _normal_like(x, generator)
     e_data = _evaluate(energy, x)  # (B,)
@@ -97,9 +88,6 @@ def contrastive_divergence(
         "penalty": squares.item(),
     }
     return LossResult(contrast + squares, health)
-
-
-# --- denoising score matching -------------------------------------------------------
 
 
 def denoising_score_matching(
@@ -140,23 +128,20 @@ def denoising_score_matching(
     autoencoders*; several levels after Song and Ermon (2019) and Li et al. (2019).
     """
     _check_batch("x", x)
-    levels = torch.tensor(_check_sigmas(sigmas), dtype=x.dtype)  # (K,)
+    levels = torch.tensor(check_sigmas(sigmas), dtype=x.dtype)  # (K,)
     pick = torch.randint(
         len(levels), (len(x),), generator=generator, device=_device_of(generator)
     )
     sigma = levels[pick.cpu()].to(x.device).view(-1, *[1] * (x.ndim - 1))  # (B,1,..)
     noise = _normal_like(x, generator)  # (B, *shape)
-    slope, e = _slope(energy, x + sigma * noise)
-    loss = _squares(sigma * slope - noise).mean()
+    slope, e = graph_gradient(energy, x + sigma * noise)
+    loss = squared_norms(sigma * slope - noise).mean()
     dimensions = x[0].numel()
     health = {
         "residual": loss.item() / dimensions,
         "energy_noisy": e.mean().item(),
     }
     return LossResult(loss, health)
-
-
-# --- noise contrast -----------------------------------------------------------------
 
 
 def noise_contrastive(
@@ -247,10 +232,10 @@ def _contrast_images(energy, x, negatives, weight, log_noise) -> LossResult:
 def _contrast_patches(energy, x, negatives, masks, share, weight) -> LossResult:
     _check_masks(energy, negatives, masks, share)
     logits = energy.logits(torch.cat([x, negatives]))  # (B + M, h, w)
-    return _contrast_logits(logits, masks, share, weight)
+    return contrast_logits(logits, masks, share, weight)
 
 
-def _contrast_logits(logits, masks, share, weight) -> LossResult:
+def contrast_logits(logits, masks, share, weight) -> LossResult:
     """Logits (B + M, h, w) of clean images, then of corrupted ones with their masks."""
     cover = mask_cover(masks, logits.shape[1:]).to(logits.device)  # (M, h, w)
     clean = cover.new_zeros(len(logits) - len(masks), *cover.shape[1:])
@@ -325,9 +310,6 @@ def refine_negatives(
     return torch.where(inside, chain.x, negatives)
 
 
-# --- restoration --------------------------------------------------------------------
-
-
 def restoration(
     energy: Energy, x: Tensor, corrupted: Tensor, *, stiffness: float = 10.0
 ) -> LossResult:
@@ -373,19 +355,19 @@ def restoration(
         )
     if not 0 < stiffness < float("inf"):
         raise ValueError(f"stiffness must be positive and finite, got {stiffness}")
-    slope, _ = _slope(energy, torch.cat([x, corrupted]))  # (2B, *shape)
-    return _compare_forces(slope, x, corrupted, stiffness)
+    slope, _ = graph_gradient(energy, torch.cat([x, corrupted]))  # (2B, *shape)
+    return compare_forces(slope, x, corrupted, stiffness)
 
 
-def _compare_forces(slope, x, corrupted, stiffness) -> LossResult:
+def compare_forces(slope, x, corrupted, stiffness) -> LossResult:
     """Slopes (C + B, *shape) at C clean images, then at the B corrupted ones."""
     pull = stiffness * (corrupted - x).detach()  # (B, *shape)
     # Below the floor a corruption is too faint to be worth a relative error.
     floor = stiffness**2 * FAINT * x[0].numel()
-    size = _squares(pull).clamp_min(floor)  # (B,)
+    size = squared_norms(pull).clamp_min(floor)  # (B,)
     rest, moved = slope[: -len(x)], slope[-len(x) :]
-    corrupted_term = (_squares(moved - pull) / size).mean()
-    normal_term = _squares(rest).mean() / size.mean()
+    corrupted_term = (squared_norms(moved - pull) / size).mean()
+    normal_term = squared_norms(rest).mean() / size.mean()
     health = {
         "force_corrupted": corrupted_term.item(),
         "force_normal": normal_term.item(),
@@ -393,7 +375,7 @@ def _compare_forces(slope, x, corrupted, stiffness) -> LossResult:
     return LossResult(corrupted_term + normal_term, health)
 
 
-def _slope(energy: Energy, x: Tensor) -> tuple[Tensor, Tensor]:
+def graph_gradient(energy: Energy, x: Tensor) -> tuple[Tensor, Tensor]:
     """dE/dx (B, *shape) with a graph for a loss made of it, and E (B,)."""
     x = x.detach().requires_grad_()
     e = _evaluate(energy, x)  # (B,)
@@ -402,218 +384,17 @@ def _slope(energy: Energy, x: Tensor) -> tuple[Tensor, Tensor]:
             "the energy's output does not depend on its input by autograd; this loss "
             "differentiates it, so remove no_grad() or detach() from it"
         )
-    return _gradient(e.sum(), x), e
+    return gradient_of_sum(e.sum(), x), e
 
 
-def _gradient(total: Tensor, x: Tensor) -> Tensor:
+def gradient_of_sum(total: Tensor, x: Tensor) -> Tensor:
+    """The gradient of a scalar, with a graph, for losses made of gradients."""
     return torch.autograd.grad(total, x, create_graph=True)[0]
 
 
-def _squares(x: Tensor) -> Tensor:
+def squared_norms(x: Tensor) -> Tensor:
     """Squared norm of each item: (B, *shape) -> (B,)."""
     return x.square().flatten(1).sum(1)
-
-
-# --- objectives: a loss with what it needs, for the training loop -------------------
-
-
-@dataclass
-class PersistentContrastiveDivergence:
-    """Contrastive divergence with chains that go on where they stopped.
-
-    Each call draws as many chains from the buffer as there are data, runs them for
-    `steps` Langevin steps and writes them back. The options are those of `langevin`
-    (exactly one of `step_size` and `snr`) and `contrastive_divergence`; the health
-    figures of the chains come as `chain_...`, beside `buffer_age` (mean, in visits).
-
-    Source: Tieleman (2008), *Training restricted Boltzmann machines using
-    approximations to the likelihood gradient*.
-    """
-
-    buffer: ReplayBuffer
-    steps: int
-    step_size: float | None = None
-    snr: float | None = None
-    noise: float | None = None
-    clip_grad: float | None = None
-    bounds: tuple[float, float] | None = (0.0, 1.0)
-    autocast: bool = False
-    penalty: float = 0.1
-    data_noise: float = 0.0
-
-    def __call__(
-        self, energy: Energy, batch: Tensor, generator: torch.Generator
-    ) -> LossResult:
-        """Advance the chains, then contrast the batch with them."""
-        start, index = self.buffer.sample(len(batch), generator)
-        chain = langevin(
-            energy,
-            start.to(batch.device),
-            steps=self.steps,
-            step_size=self.step_size,
-            snr=self.snr,
-            noise=self.noise,
-            clip_grad=self.clip_grad,
-            bounds=self.bounds,
-            generator=generator,
-            autocast=self.autocast,
-        )
-        self.buffer.write(index, chain.x)
-        result = contrastive_divergence(
-            energy,
-            batch,
-            chain.x,
-            penalty=self.penalty,
-            data_noise=self.data_noise,
-            generator=generator,
-        )
-        vitals = {f"chain_{name}": float(v) for name, v in vars(chain.health).items()}
-        vitals["buffer_age"] = self.buffer.ages.float().mean().item()
-        return LossResult(result.loss, result.health | vitals)
-
-    @property
-    def advice(self) -> str:
-        """What to change, beside the learning rate, if training diverges."""
-        return (
-            "for contrastive divergence also a larger penalty, more Langevin steps, "
-            "a smaller step_size or a clip_grad"
-        )
-
-    def state_dict(self) -> dict:
-        """What a resumed run needs: the chains."""
-        return {"buffer": self.buffer.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Put the chains back."""
-        self.buffer.load_state_dict(state["buffer"])
-
-
-@dataclass
-class DenoisingScoreMatching:
-    """Denoising score matching at the noise levels `sigmas` (units of x)."""
-
-    sigmas: Sequence[float]
-
-    def __post_init__(self) -> None:
-        _check_sigmas(self.sigmas)
-
-    def __call__(
-        self, energy: Energy, batch: Tensor, generator: torch.Generator
-    ) -> LossResult:
-        """See `denoising_score_matching`."""
-        return denoising_score_matching(
-            energy, batch, sigmas=self.sigmas, generator=generator
-        )
-
-
-@dataclass
-class NoiseContrastive:
-    """Noise contrast against corruptions of the batch itself.
-
-    `corrupt(images, generator)` returns the corrupted images and their masks. An
-    energy with `.logits` is trained patch by patch, any other one image by image.
-    With `refine_steps` > 0 the negatives first take that many Langevin steps inside
-    their masks (`refine_negatives`); `share` and `weight` are `noise_contrastive`'s.
-    With `restoration` > 0 that many times the loss `restoration` is added, with the
-    spring constant `stiffness`: the gradient then learns to point at what was done.
-    That costs a second backward pass, and needs a network that already knows where the
-    damage is: the first `warmup` calls do without it. `stiffness=None` takes the
-    constant from the energy itself, which the contrast has made as steep as it likes:
-    the root of the mean |dE/dy|^2 over the mean |y - x|^2 in the `MEASURED` calls after
-    the warm-up. Only the direction and the evenness of the slope are then taught.
-    `clean` is how many clean images stand beside the corrupted ones, as a share of the
-    batch: corrupted images are mostly normal too, so fewer clean ones save time.
-    """
-
-    corrupt: Corrupt
-    share: float = 0.25
-    weight: float = 0.5
-    refine_steps: int = 0
-    refine_snr: float = 0.5
-    refine_noise: float = 0.005
-    restoration: float = 0.0
-    stiffness: float | None = 10.0
-    clean: float = 1.0
-    warmup: int = 0
-    calls: int = field(default=0, init=False)
-    slopes: float = field(default=0.0, init=False)  # sums over the measured calls
-    pulls: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        _check_at_least_zero("restoration", self.restoration)
-        _check_at_least_zero("warmup", self.warmup)
-        if not 0 < self.clean <= 1:
-            raise ValueError(f"clean must lie in (0, 1], got {self.clean}")
-
-    def __call__(
-        self, energy: Energy, batch: Tensor, generator: torch.Generator
-    ) -> LossResult:
-        """Corrupt the batch, and learn to tell the two apart."""
-        # Corruptions draw and cut on the CPU, where the generator lives.
-        negatives, masks = self.corrupt(batch.cpu(), generator)
-        negatives, masks = negatives.to(batch.device), masks.to(batch.device)
-        if self.refine_steps > 0:
-            negatives = refine_negatives(
-                energy,
-                negatives,
-                masks,
-                steps=self.refine_steps,
-                snr=self.refine_snr,
-                noise=self.refine_noise,
-                generator=generator,
-            )
-        masks = masks if hasattr(energy, "logits") else None
-        options = {"share": self.share, "weight": self.weight}
-        clean = batch[: max(1, round(self.clean * len(batch)))]  # (C, *shape)
-        self.calls += 1
-        if self.restoration == 0:
-            return noise_contrastive(energy, clean, negatives, masks, **options)
-        if self.calls <= self.warmup:
-            contrast = noise_contrastive(energy, clean, negatives, masks, **options)
-            return LossResult(contrast.loss, contrast.health | UNTAUGHT)
-        x = torch.cat([clean, negatives]).requires_grad_()
-        if masks is None:
-            contrast = noise_contrastive(energy, clean, negatives, **options)
-            slope, _ = _slope(energy, x)
-        else:  # both losses from one pass: a third less time
-            logits = energy.logits(x)  # (C + B, h, w)
-            slope = _gradient(F.softplus(logits).sum(), x)
-            contrast = _contrast_logits(logits, masks, **options)
-        if self.stiffness is None and self.calls <= self.warmup + MEASURED:
-            self.slopes += _squares(slope[-len(batch) :]).mean().item()
-            self.pulls += _squares(negatives - batch).mean().item()
-            return LossResult(contrast.loss, contrast.health | UNTAUGHT)
-        stiffness = self.stiffness or math.sqrt(max(self.slopes, 1e-6) / self.pulls)
-        force = _compare_forces(slope, batch, negatives, stiffness)
-        loss = contrast.loss + self.restoration * force.loss
-        return LossResult(loss, contrast.health | force.health)
-
-    @property
-    def advice(self) -> str:
-        """What to change, beside the learning rate, if training diverges."""
-        if self.restoration == 0:
-            return ""
-        if self.stiffness is None:
-            return "also a smaller restoration"
-        return (
-            "if it happens after the warm-up, the restoring force may be too soft for "
-            "an energy that has become steep: stiffness=None measures the force (the "
-            'methods "experts" and "thorough_contrast" do), or give a smaller '
-            "restoration"
-        )
-
-    def state_dict(self) -> dict:
-        """What a resumed run needs: how far the warm-up has come, and what it found."""
-        found = torch.tensor([self.slopes, self.pulls], dtype=torch.float64)
-        return {"calls": torch.tensor(self.calls), "found": found}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Go on with the warm-up where it stopped."""
-        self.calls = int(state["calls"])
-        self.slopes, self.pulls = state["found"].tolist()
-
-
-# --- checks -------------------------------------------------------------------------
 
 
 def _evaluate(energy: Energy, x: Tensor) -> Tensor:
@@ -650,12 +431,14 @@ def _check_batch(name: str, x: Tensor, like: Tensor | None = None) -> None:
         )
 
 
-def _check_at_least_zero(name: str, value: float) -> None:
+def check_at_least_zero(name: str, value: float) -> None:
+    """Refuse what is negative, infinite or NaN."""
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name} must be finite and at least 0, got {value}")
 
 
-def _check_sigmas(sigmas: Sequence[float]) -> list[float]:
+def check_sigmas(sigmas: Sequence[float]) -> list[float]:
+    """The noise levels as floats; refuse none, or levels that are not positive."""
     levels = [float(sigma) for sigma in sigmas]
     if not levels or not all(0 < sigma < float("inf") for sigma in levels):
         raise ValueError(

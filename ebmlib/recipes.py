@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from ebmlib.backbone import BackbonePatches
 from ebmlib.data.augmentation import Augment
 from ebmlib.data.corruption import corrupt, damage
-from ebmlib.energy import ConvEnergy, PatchEnergy
-from ebmlib.experts import ProductOfExperts
-from ebmlib.langevin import ReplayBuffer, corrupted_images, langevin
-from ebmlib.losses import (
+from ebmlib.langevin import langevin
+from ebmlib.networks import ConvEnergy, PatchEnergy
+from ebmlib.objectives import (
     DenoisingScoreMatching,
     NoiseContrastive,
     PersistentContrastiveDivergence,
 )
+from ebmlib.products import ProductOfExperts
+from ebmlib.replay import ReplayBuffer, corrupted_images
 
 # A normal part that was laid down and lit a little differently is still normal.
 POSE = Augment(rotate=6, translate=0.02, border="edge", keep=0.33)
@@ -101,7 +102,7 @@ def experts(
     """`thorough_experts` in 3000 steps: less than five minutes on two cores at 128 px.
 
     The network knows what damage looks like, the Gaussian patches what each place of a
-    normal part looks like; see `ebmlib.experts`.
+    normal part looks like; see `ebmlib.products`.
     """
     return thorough_experts(images, aligned, generator, steps or 3000)
 

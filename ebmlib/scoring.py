@@ -12,14 +12,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ebmlib.energy import (
-    Energy,
-    PatchEnergy,
-    energies,
-    energy_maps,
-    input_gradient,
-    on_device_of,
-)
+from ebmlib.energy import Energy, energies, energy_maps, input_gradient, on_device_of
+from ebmlib.networks import PatchEnergy
 
 NORMS = ("l1", "l2", "max")
 IMAGE_SCORES = ("max", "top", "l2", "mean")
@@ -136,7 +130,7 @@ def patch_map(
         m(x) = G_sigma * upsample(e(x)), at least 0
 
     Args:
-        energy: one with `energy_map`, such as `ebmlib.energy.PatchEnergy`.
+        energy: one with `energy_map`, such as `ebmlib.networks.PatchEnergy`.
         images: float tensor `(N, C, H, W)` in [0, 1].
         smoothing: standard deviation of G_sigma in pixels.
         compress: take log(1 + e_p) first. A patch that objects very loudly would spill

@@ -18,12 +18,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 import sys
 import warnings
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,130 +37,17 @@ from ebmlib.checkpoint import (
     unpack,
     write_checkpoint,
 )
-from ebmlib.energy import energies
+from ebmlib.devices import choose_device
+from ebmlib.guard import BadStep, Guard, TrainingDiverged
 from ebmlib.langevin import ChainDiverged
 from ebmlib.losses import LossResult
+from ebmlib.runlog import TrainingLog
 
 KIND = "ebmlib.training"
+GUARD = Guard()
+
 
 Objective = Callable[[nn.Module, Tensor, torch.Generator], LossResult]
-
-
-class TrainingDiverged(RuntimeError):  # noqa: N818 - reads better
-    """The guard has used up its rollbacks; the message says what to change.
-
-    `log` holds the run up to its last good step, and the energy its last good weights.
-    """
-
-    def __init__(self, message: str, log: TrainingLog):
-        super().__init__(message)
-        self.log = log
-
-
-class BadStep(ArithmeticError):  # noqa: N818 - never leaves `train`
-    """A step that the guard refuses; `train` answers it with a rollback."""
-
-
-@dataclass
-class TrainingLog:
-    """What happened: one row of health figures for every step that was kept.
-
-    A resumed run has the same `steps` and `health` as an uninterrupted one; `events`
-    (rollbacks, resumes) tells how it got there.
-    """
-
-    steps: list[int] = field(default_factory=list)
-    health: dict[str, list[float]] = field(default_factory=dict)
-    events: list[str] = field(default_factory=list)
-
-    def add(self, step: int, figures: dict[str, float]) -> None:
-        """Append a row; every row has the same figures."""
-        if self.steps and set(figures) != set(self.health):
-            raise ValueError(
-                "an objective must report the same health figures at every step, got "
-                f"{sorted(figures)} after {sorted(self.health)}"
-            )
-        self.steps.append(step)
-        for name, value in figures.items():
-            self.health.setdefault(name, []).append(float(value))
-
-    def table(self, rows: int = 10) -> str:
-        """At most `rows` evenly spread steps as text, from the first to the last."""
-        if not self.steps:
-            return "no steps"
-        last = len(self.steps) - 1
-        picks = sorted({round(i * last / max(rows - 1, 1)) for i in range(rows)})
-        lines = [["step", *self.health]]
-        lines += [
-            [str(self.steps[i]), *(f"{v[i]:.4g}" for v in self.health.values())]
-            for i in picks
-        ]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True))
-            for line in lines
-        )
-
-
-@dataclass(frozen=True)
-class Guard:
-    """When a step is refused, and what happens then.
-
-    Attributes:
-        snapshot_every: Good steps between two copies of the state in memory; a
-            rollback, and Ctrl-C, go back to the last copy.
-        max_rollbacks: Rollbacks before `TrainingDiverged`.
-        rate_factor: What a rollback multiplies the learning rate by, in (0, 1).
-        max_energy: Bound on the absolute value of every health figure whose name has
-            "energy" in it. Energies are sums over pixels or patches, so it is wide.
-        max_growth: Bound on |loss| as a multiple of max(1, the median |loss| of the
-            last 50 steps), and on the norm of all weights after an update as a
-            multiple of max(1, the norm before).
-    """
-
-    snapshot_every: int = 10
-    max_rollbacks: int = 5
-    rate_factor: float = 0.5
-    max_energy: float = 1e6
-    max_growth: float = 1000.0
-
-    def check_loss(self, result: LossResult, log: TrainingLog) -> None:
-        """Refuse a loss or an energy that is not finite or out of bounds."""
-        loss = result.loss.item()
-        recent = log.health.get("loss", [])[-50:]
-        usual = max(1.0, statistics.median(map(abs, recent)) if recent else 1.0)
-        limit = self.max_growth * usual if recent else math.inf
-        if not math.isfinite(loss):
-            raise BadStep(f"the loss is {loss}")
-        if abs(loss) > limit:
-            raise BadStep(
-                f"the loss is {loss:.3g}, more than max_growth={self.max_growth:g} "
-                f"times its usual size {usual:.3g}"
-            )
-        for name, value in result.health.items():
-            if "energy" in name and not abs(value) <= self.max_energy:
-                raise BadStep(f"{name} is {value:.3g}, beyond {self.max_energy:g}")
-
-    def check_gradient(self, norm: float) -> None:
-        """Refuse a gradient that is not finite."""
-        if not math.isfinite(norm):
-            raise BadStep(f"the gradient norm is {norm}")
-
-    def check_weights(self, before: float, after: float) -> None:
-        """Refuse an update to weights that are not finite, or of another order."""
-        if not math.isfinite(after):
-            raise BadStep(f"the norm of the updated weights is {after}")
-        if after > self.max_growth * max(1.0, before):
-            raise BadStep(
-                f"the update takes the norm of the weights from {before:.3g} to "
-                f"{after:.3g}, more than max_growth={self.max_growth:g} times"
-            )
-
-    def check_energies(self, energy: nn.Module, batch: Tensor) -> None:
-        """Refuse the last update, which no later loss would judge, if E runs away."""
-        largest = energies(energy, batch).abs().max().item()
-        if not largest <= self.max_energy:
-            raise BadStep(f"the final |energy| is {largest:.3g}")
 
 
 def train(
@@ -182,7 +67,7 @@ def train(
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 100,
     resume: bool = True,
-    guard: Guard = Guard(),
+    guard: Guard = GUARD,
     device: str | torch.device = "auto",
     progress: bool = False,
     callback: Callable[[int, dict[str, Any]], None] | None = None,
@@ -326,31 +211,6 @@ def weight_norm(energy: nn.Module) -> float:
     return torch.stack(norms).norm().item()
 
 
-def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """The device to compute on, chosen once: "auto" takes CUDA, then MPS, then CPU.
-
-    Raises:
-        ValueError: The name is unknown, or this machine does not have the device.
-    """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if device == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
-    kind = str(device).split(":")[0]
-    if not available.get(kind, False):
-        there = [name for name, there in available.items() if there]
-        raise ValueError(
-            f"no device {str(device)!r} here; choose 'auto' or one of {there}"
-        )
-    return torch.device(device)
-
-
-# --- the state of a run -------------------------------------------------------------
-
-
 class _State:
     """All that the next step depends on, and the log."""
 
@@ -470,9 +330,6 @@ def _roll_back(
     return state.capture()
 
 
-# --- checkpoints --------------------------------------------------------------------
-
-
 def _save(path: str | Path, tree: dict, settings: dict) -> None:
     tensors: dict[str, Tensor] = {}
     header = {"settings": settings, "state": pack(tree, tensors)}
@@ -521,9 +378,6 @@ def _describe(thing: Any) -> Any:
         values = {name: _describe(getattr(thing, name)) for name in names}
         return {"kind": type(thing).__name__, **values}
     return getattr(thing, "__qualname__", type(thing).__qualname__)
-
-
-# --- small print --------------------------------------------------------------------
 
 
 def _show(step: int, steps: int, figures: dict[str, float]) -> None:

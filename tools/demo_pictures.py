@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests" / name) for name in ("book", "browser")]
 from reader import HTML, PAGES, Reader, launch  # noqa: E402
 
 LARGEST = 60_000  # bytes

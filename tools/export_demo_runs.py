@@ -24,18 +24,20 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 import ebmlib
+from ebmbook.saved import saved_detector
 from ebmlib import metrics
 from ebmlib.data import Category, load
 from ebmlib.data.corruption import corrupt
-from ebmlib.energy import ConvEnergy, Energy, GaussianMixtureEnergy, energies
-from ebmlib.langevin import ReplayBuffer, corrupted_images, langevin
-from ebmlib.losses import (
-    LossResult,
-    PersistentContrastiveDivergence,
-    contrastive_divergence,
-)
-from ebmlib.saved import saved_detector
-from ebmlib.training import Guard, TrainingLog, train
+from ebmlib.energy import Energy, energies
+from ebmlib.guard import Guard
+from ebmlib.langevin import langevin
+from ebmlib.losses import LossResult, contrastive_divergence
+from ebmlib.networks import ConvEnergy
+from ebmlib.objectives import PersistentContrastiveDivergence
+from ebmlib.replay import ReplayBuffer, corrupted_images
+from ebmlib.runlog import TrainingLog
+from ebmlib.toy import GaussianMixtureEnergy
+from ebmlib.training import train
 
 FOLDER = Path(__file__).resolve().parents[1] / "book" / "_static" / "demos" / "data"
 FIGURES = {  # name in the file: name in the log

@@ -1,6 +1,6 @@
 """Write the saved runs of chapter 13, the museum of broken runs.
 
-    python tools/make_museum.py            # writes ebmlib/data/museum.safetensors
+    python tools/make_museum.py            # writes ebmbook/museum.safetensors
     python tools/make_museum.py 2 "ward a" # writes these runs anew, keeps the others
     python tools/make_museum.py --check    # makes all again, compares, writes nothing
 
@@ -21,31 +21,20 @@ import torch
 from torch import Tensor, nn
 
 import ebmlib
+from ebmbook.museum import FILE, KIND
 from ebmlib.checkpoint import read_checkpoint, write_checkpoint
 from ebmlib.data import load
 from ebmlib.data.corruption import corrupt
-from ebmlib.data.museum import FILE, KIND
-from ebmlib.energy import (
-    ConvEnergy,
-    Energy,
-    RingEnergy,
-    energies,
-    input_gradient,
-)
-from ebmlib.langevin import (
-    ReplayBuffer,
-    Start,
-    corrupted_images,
-    langevin,
-    uniform_noise,
-)
-from ebmlib.losses import (
-    LossResult,
-    PersistentContrastiveDivergence,
-    contrastive_divergence,
-)
+from ebmlib.energy import Energy, energies, input_gradient
+from ebmlib.guard import Guard
+from ebmlib.langevin import langevin
+from ebmlib.losses import LossResult, contrastive_divergence
 from ebmlib.metrics import image_auroc
-from ebmlib.training import Guard, train
+from ebmlib.networks import ConvEnergy
+from ebmlib.objectives import PersistentContrastiveDivergence
+from ebmlib.replay import ReplayBuffer, Start, corrupted_images, uniform_noise
+from ebmlib.toy import RingEnergy
+from ebmlib.training import train
 
 EVERY = 4  # updates between two points of a curve
 HALF = 3.5  # the unit square of the plane is [-HALF, HALF]^2 for its energies

@@ -1,8 +1,8 @@
 """Write tables of results/ into chapters 7 and 10: ``python tools/quote_results.py``.
 
 The reader of one notebook has no results/, so these chapters quote a few of its
-numbers. Run this after the benchmarks; tests/test_results_quoted_07.py and
-tests/test_results_quoted_10.py compare both.
+numbers. Run this after the benchmarks; tests/book/test_results_quoted_07.py and
+tests/book/test_results_quoted_10.py compare both.
 """
 
 import json

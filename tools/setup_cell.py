@@ -1,7 +1,7 @@
 """The set-up cell, the same first code cell in every chapter.
 
 ``python tools/setup_cell.py notebooks/*.ipynb`` writes it into chapters;
-tests/test_book.py checks that every chapter has exactly this text.
+tests/book/test_book.py checks that every chapter has exactly this text.
 """
 
 import sys
@@ -29,9 +29,10 @@ def install(package):
 
 if importlib.util.find_spec("safetensors") is None:
     install("safetensors")
-if importlib.util.find_spec("ebmlib") is None:
-    book = "git+REPOSITORY"
-    install(os.environ.get("EBMLIB_SOURCE", book))
+source = os.environ.get("EBMLIB_SOURCE", "git+REPOSITORY")
+for name, folder in (("ebmlib", ""), ("ebmbook", "#subdirectory=ebmbook")):
+    if importlib.util.find_spec(name) is None:
+        install(source + folder)
 
 import torch
 

@@ -1,13 +1,13 @@
 """Put the results on real images into the package: ``python tools/ship_results.py``.
 
 Chapter 12 shows them, also where it runs alone and results/ is out of reach. Run this
-after the benchmark, then the chapter; tests/test_shipped_results.py compares both.
+after the benchmark, then the chapter; tests/book/test_shipped_results.py compares both.
 """
 
 import json
 from pathlib import Path
 
-from ebmlib.results import SHIPPED, read_results
+from ebmbook.results import SHIPPED, read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 DROPPED = ("versions", "command", "curve", "vitals", "events")  # shown by no table

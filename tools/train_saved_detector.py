@@ -8,10 +8,10 @@ five minutes and prints what the detector is worth on the drawn test images.
 
 import torch
 
+from ebmbook.saved import FOLDER, SEED, SIZE, STEPS
 from ebmlib.data import load
 from ebmlib.detector import EnergyDetector
 from ebmlib.metrics import au_pro, image_auroc, pixel_auroc
-from ebmlib.saved import FOLDER, SEED, SIZE, STEPS
 
 CATEGORY = "synthetic/nut"
 

@@ -8,7 +8,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from ebmlib.results import (
+from ebmbook.results import (
     ablation_table,
     choice_table,
     curve_table,

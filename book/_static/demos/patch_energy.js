@@ -1,4 +1,4 @@
-// Energy, energy map and exact input gradient of a trained ebmlib.energy.PatchEnergy,
+// Energy, energy map and exact input gradient of a trained ebmlib.networks.PatchEnergy,
 // and what ebmlib.scoring makes of the gradient. No DOM, no library: it runs as a
 // classic script (from file:// too), in a Web Worker and in Node.
 //
@@ -140,7 +140,7 @@ const PatchMath = (() => {
     }
 
     class PatchEnergy {
-      /** model: `config` and `weights` (base64) as ebmlib.browser writes them. */
+      /** model: `config` and `weights` (base64) as ebmbook.browser writes them. */
       constructor(model, height = model.size, width = model.size) {
         const { channels, width: half, blocks, coordinates, stride } = model.config;
         Object.assign(this, { config: model.config, channels, height, width });

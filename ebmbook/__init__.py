@@ -1,0 +1,1 @@
+"""What serves the book: exercises, saved runs, the museum, tables, demos, sliders."""

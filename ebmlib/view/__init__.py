@@ -1,0 +1,1 @@
+"""From the photograph to what the energy sees, and back (chapters 11 and 12)."""

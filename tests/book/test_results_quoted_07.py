@@ -1,0 +1,40 @@
+"""Chapter 7 quotes longer runs of its training; they must be those of results/."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CELLS = nbformat.read(ROOT / "notebooks" / "07_train_an_image_ebm.ipynb", 4).cells
+MADE = json.loads((ROOT / "results" / "longer_run.json").read_text())["rows"]
+STALE = "run python tools/quote_results.py"
+FIGURES = ("energy", "gradient_max", "chain_drift_to_noise")
+
+
+def test_the_table_is_that_of_the_file():
+    (text,) = [c.source for c in CELLS if c.source.startswith("<!-- quoted results")]
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", text, flags=re.M)
+    lengths = sorted({row["steps"] for row in MADE})
+    assert [int(steps) for steps, _ in rows] == lengths, STALE
+    for steps, cells in rows:
+        for key, cell in zip(FIGURES, cells.split(" | "), strict=True):
+            exact = [r[key] for r in MADE if r["steps"] == int(steps)]
+            assert len(exact) == 3
+            said = [float(x) for x in re.findall(r"[\d.]+", cell)]
+            wanted = [np.mean(exact), min(exact), max(exact)]
+            assert said == pytest.approx(wanted, abs=5.1e-3), (steps, key, STALE)
+
+
+def test_the_first_row_holds_the_run_of_the_chapter():
+    (mine,) = [r for r in MADE if (r["steps"], r["seed"]) == (120, 0)]
+    printed = "".join(o.get("text", "") for c in CELLS for o in c.get("outputs", []))
+    (said,) = re.findall(r"energy \(last step\): ([\d.]+)", printed)
+    assert mine["energy"] == pytest.approx(float(said), abs=0.02)
+
+
+def test_no_run_was_refused_and_repeated():
+    assert all(row["events"] == [] for row in MADE)

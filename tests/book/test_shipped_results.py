@@ -1,0 +1,42 @@
+"""The package carries the results on real images, and they are those of results/."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from ebmbook.results import SHIPPED, gain, read_results, results_table, shipped_results
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location(
+        "ship_results", ROOT / "tools" / "ship_results.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_shipped_file_is_what_the_tool_writes(tool):
+    text = SHIPPED.read_text(encoding="utf-8")
+    assert text == tool.shipped(), "run python tools/ship_results.py"
+
+
+def test_tables_and_gains_are_the_same_from_both():
+    here = [
+        run
+        for run in read_results(ROOT / "results")
+        if run["category"].startswith("mvtec/")
+    ]
+    there = shipped_results()
+    assert results_table(here) == results_table(there)
+    for run, copy in zip(here, there, strict=True):
+        if "energy" in run.get("images", {}).get("scores", {}):
+            assert gain([run], n=50) == gain([copy], n=50)
+
+
+def test_only_real_images_are_shipped():
+    assert {run["category"].split("/")[0] for run in shipped_results()} == {"mvtec"}
