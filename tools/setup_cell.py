@@ -29,10 +29,11 @@ def install(package):
 
 if importlib.util.find_spec("safetensors") is None:
     install("safetensors")
-source = os.environ.get("EBMLIB_SOURCE", "git+REPOSITORY")
+address = "git+REPOSITORY"
+address = os.environ.get("EBMLIB_SOURCE", address)
 for name, folder in (("ebmlib", ""), ("ebmbook", "#subdirectory=ebmbook")):
     if importlib.util.find_spec(name) is None:
-        install(source + folder)
+        install(address + folder)
 
 import torch
 

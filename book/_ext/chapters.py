@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from ebmbook import ROOT, Generated
+from tables import ROOT, Generated
 
 FENCED = re.compile(r"^```.*?^```", re.S | re.M)
 FORMULA = re.compile(r"\$\$.*?\$\$( *\([\w-]+\))?|\$[^$]+\$", re.S)

@@ -273,11 +273,11 @@ def test_importing_the_library_loads_nothing_heavy():
 
 def test_the_results_table_of_the_status_page():
     spec = importlib.util.spec_from_file_location(
-        "ebmbook", ROOT / "book" / "_ext" / "ebmbook.py"
+        "tables", ROOT / "book" / "_ext" / "tables.py"
     )
-    ebmbook = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(ebmbook)
-    assert "no results yet" in ebmbook.results_table([])[0]
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    assert "no results yet" in tables.results_table([])[0]
     run = {"category": "synthetic/nut", "image_size": 64, "method": "contrast"}
     energy = {"energy": {"image_auroc": 0.5}}
     first = {"image_auroc": 0.5, "image_auroc_interval": [0.4, 0.6]}
@@ -286,7 +286,7 @@ def test_the_results_table_of_the_status_page():
         run | {"seconds": {"fit": 2}, "metrics": first | {"image_scores": energy}},
         run | {"seconds": {"fit": 4}, "metrics": second | {"image_scores": energy}},
     ]
-    rows = ebmbook.results_table(runs)
+    rows = tables.results_table(runs)
     expected = "0.600 (0.500–0.700) | 0.400–0.800 | 0.500 | – | –"
     assert f"| contrast | 2 | {expected} | 3 |" in rows
 

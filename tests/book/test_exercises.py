@@ -39,7 +39,7 @@ def test_each_exercise_is_asked_checked_and_solved_in_its_chapter(chapter):
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda p: p.stem)
 def test_each_exercise_has_tests_of_its_hints(chapter):
-    test = ROOT / "tests" / f"test_exercises_{chapter.stem[-2:]}.py"
+    test = ROOT / "tests" / "book" / f"test_exercises_{chapter.stem[-2:]}.py"
     for label in judged(chapter):
         assert f'"{label}"' in test.read_text(), label
 

@@ -152,7 +152,7 @@ def test_the_environment_overrules(unasked):
 
 
 def test_an_executed_notebook_stores_no_widget(unasked):
-    source = "from ebmlib import widgets\nwidgets.live()"
+    source = "from ebmbook import widgets\nwidgets.live()"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
     (output,) = notebook.cells[0].outputs
