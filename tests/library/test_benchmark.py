@@ -15,7 +15,7 @@ from ebmlib import benchmark
 from ebmlib.data import load, synthetic
 from ebmlib.detector import EnergyDetector
 from ebmlib.metrics import au_pro, image_auroc
-from ebmlib.sweep import to_text
+from ebmlib.results_files import to_text
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {
