@@ -18,6 +18,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.integrate import trapezoid
 
 from ebmlib import metrics
 
@@ -244,7 +245,7 @@ def pro(curves: Mapping[str, tuple[NDArray, NDArray]], limit: float = 0.3) -> Fi
         end = np.interp(limit, fpr, overlap)
         fpr, overlap = fpr[fpr < limit], overlap[fpr < limit]
         fpr, overlap = np.append(fpr, limit), np.append(overlap, end)
-        area = np.trapezoid(overlap, fpr) / limit
+        area = trapezoid(overlap, fpr) / limit
         ax.plot(fpr, overlap, label=f"{name}: {area:.3f}", **style)
     ax.set(xlabel="false positive rate (pixels)", ylabel="per-region overlap")
     ax.set(xlim=(-0.02 * limit, 1.02 * limit), ylim=(-0.02, 1.02))

@@ -24,7 +24,11 @@ def runs(category: str) -> list[tuple[int, dict[str, float]]]:
     """(seed, image AUROC by score) of the committed runs of a category."""
     found = []
     for run in read_results(RESULTS):
-        if (run["category"], run["method"], run["image_size"]) != (category, METHOD, 128):
+        if (run["category"], run["method"], run["image_size"]) != (
+            category,
+            METHOD,
+            128,
+        ):
             continue
         scores = run["metrics"]["image_scores"]
         found.append((run["seed"], {s: scores[s]["image_auroc"] for s in SCORES}))
