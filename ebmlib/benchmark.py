@@ -53,7 +53,10 @@ from ebmlib.scoring import image_score
 from ebmlib.sweep import Cell, sweep, watch_parent
 
 ALIGNED: dict[str, bool | str] = {"yes": True, "no": False, "auto": "auto"}
-PIXEL_METRICS = ("pixel_auroc", "au_pro")
+PIXEL_METRICS: dict[str, Callable[..., float]] = {
+    "pixel_auroc": pixel_auroc,
+    "au_pro": au_pro,
+}
 
 # ------------------------------------------------------------------------ the methods
 
@@ -295,9 +298,7 @@ def measure(answer: Answer, category: Category) -> dict[str, Any]:
         standing = result["image_scores"].pop("score")
         result["image_auroc"] = standing["image_auroc"]
         result["image_auroc_interval"] = standing["interval"]
-    of_pixels: tuple[tuple[str, Callable[..., float]], ...]
-    of_pixels = (("pixel_auroc", pixel_auroc), ("au_pro", au_pro))
-    for name, metric in of_pixels if category.has_masks else ():
+    for name, metric in PIXEL_METRICS.items() if category.has_masks else ():
         value, interval = _with_interval(metric, labels, to_numpy(answer.maps), masks)
         result[name], result[f"{name}_interval"] = value, interval
     if answer.parts:

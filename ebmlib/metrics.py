@@ -205,12 +205,13 @@ def bootstrap_interval(
     """
     if n < 1 or not 0 < level < 1:
         raise ValueError(f"need n >= 1 and 0 < level < 1, got n={n}, level={level}.")
-    arrays = tuple(to_numpy(array) for array in arrays)
-    groups = _image_groups([len(array) for array in arrays], stratify)
-    evaluate = _resampled(metric, arrays)
-    evaluate(np.arange(len(arrays[0])))  # the data's own errors surface here
+    columns = tuple(to_numpy(array) for array in arrays)
+    groups = _image_groups([len(column) for column in columns], stratify)
+    evaluate = _resampled(metric, columns)
+    evaluate(np.arange(len(columns[0])))  # the data's own errors surface here
     rng = np.random.default_rng(seed)
-    values, undefined = [], 0
+    values: list[float] = []
+    undefined = 0
     while len(values) < n:
         index = np.concatenate([rng.choice(group, len(group)) for group in groups])
         try:

@@ -8,7 +8,8 @@ read the same on a light and on a dark page.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -17,6 +18,7 @@ import torch
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from numpy.typing import NDArray
 from scipy.integrate import trapezoid
 
@@ -82,7 +84,7 @@ def use_style() -> None:
             "lines.linewidth": 2.0,
             "image.cmap": HEAT,
             "image.interpolation": "nearest",
-            "axes.prop_cycle": mpl.cycler(color=CYCLE) + mpl.cycler(linestyle=DASHES),
+            "axes.prop_cycle": cycler(color=CYCLE) + cycler(linestyle=DASHES),
         }
     )
 
@@ -219,7 +221,11 @@ def roc(scores_by_name: Mapping[str, Array], labels: Array) -> Figure:
         fpr, tpr, _ = metrics.roc_curve(scores, labels)
         auroc = metrics.image_auroc(scores, labels)
         ax.plot(fpr, tpr, label=f"{name}: {auroc:.3f}", **style)
-    chance = {"color": "#777777", "ls": (0, (1, 5)), "lw": 1.2}  # no curve's dashes
+    chance: dict[str, Any] = {
+        "color": "#777777",
+        "ls": (0, (1, 5)),
+        "lw": 1.2,
+    }  # no curve's dashes
     ax.plot([0, 1], [0, 1], label="chance: 0.500", **chance)
     ax.set(xlabel="false positive rate", ylabel="true positive rate")
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -253,7 +259,7 @@ def pro(curves: Mapping[str, tuple[NDArray, NDArray]], limit: float = 0.3) -> Fi
     return figure
 
 
-def training_vitals(log: object) -> Figure:
+def training_vitals(log: Any) -> Figure:
     """What a training run reports step by step, one panel per vital sign.
 
     log: a `TrainingLog` (`.steps`, `.health`) or a dict of lists, name -> values,
@@ -323,7 +329,7 @@ def _curves(named: Mapping) -> tuple[Figure, Axes]:
     return figure, axes[0, 0]
 
 
-def _styled(named: Mapping):
+def _styled(named: Mapping) -> Iterator[tuple[tuple, dict[str, Any]]]:
     """The items, each with a color and a dash pattern of its own."""
     for i, item in enumerate(named.items()):
         yield item, {"color": CYCLE[i % len(CYCLE)], "ls": DASHES[i % len(DASHES)]}
@@ -344,7 +350,7 @@ def _log_axis(ax: Axes) -> None:
     low, high = ax.get_ylim()
     decades = math.log10(high / low)
     if decades < 0.5:  # not one decade may be in it
-        locator = ticker.MaxNLocator(4)
+        locator: ticker.Locator = ticker.MaxNLocator(4)
     else:
         subs = (1, 2, 5) if decades < 2 else (1,)
         locator = ticker.LogLocator(subs=subs, numticks=6)
