@@ -7,9 +7,8 @@ lights one side more than the other. An *impeller* is round, always lies in the 
 and is turned by any angle. A *lever* lies anywhere, in any direction. They are drawn
 here, as a relief that a lamp shades, by code that neither training nor the synthetic
 categories share; so are the defects: blowholes, chips, scratches and stains. Settings
-are those of every category. Writes files such as
-results/casting-lever_experts_128px_seed0.json, in the format of
-`python -m ebmlib.benchmark`; what is there is skipped.
+are those of every category. Writes one file for each casting, method and seed below
+results/, in the format of `python -m ebmlib.benchmark`; what is there is skipped.
 """
 
 from collections.abc import Callable

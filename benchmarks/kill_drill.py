@@ -1,6 +1,6 @@
 """Kill a training run fifty times by SIGKILL; nothing may be lost (chapter 7).
 
-    python benchmarks/kill_drill.py            # writes results/kill_drill.json
+    python benchmarks/kill_drill.py            # writes a record in results/
 
 A child process trains an energy by contrastive divergence with persistent chains and
 writes a checkpoint after every step. It is killed at a random moment, fifty times;
@@ -24,11 +24,15 @@ import torch
 import torch._dynamo  # Adam imports it at its first step: once here, not per child
 
 import ebmlib
+from ebmlib.benchmark import today
 from ebmlib.checkpoint import read_checkpoint
 from ebmlib.networks import ConvEnergy
 from ebmlib.objectives import PersistentContrastiveDivergence
 from ebmlib.replay import ReplayBuffer, uniform_noise
+from ebmlib.results_files import DRILLS, record_path, write_result
 from ebmlib.training import train
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(path: Path, steps: int, seed: int) -> None:
@@ -76,6 +80,7 @@ def drill(folder: Path, kills: int, steps: int, seed: int) -> dict:
     """Kill, check and resume; return what was found."""
     path, whole = folder / "killed.safetensors", folder / "whole.safetensors"
     chance, reached, in_write, damaged = random.Random(seed), 0, 0, 0
+    known = {path}
     for _ in range(kills):
         pid = start(path, steps, seed)
         while reached == step_of(path):  # until the child has written something new
@@ -85,7 +90,8 @@ def drill(folder: Path, kills: int, steps: int, seed: int) -> dict:
         _, status = os.waitpid(pid, 0)
         if not os.WIFSIGNALED(status):
             raise RuntimeError("the run ended before it could be killed: raise --steps")
-        in_write += path.with_name(path.name + ".tmp").exists()
+        left = set(folder.iterdir()) - known  # an unfinished file
+        in_write, known = in_write + bool(left), known | left
         try:
             reached = step_of(path)
         except ValueError:
@@ -123,7 +129,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default="results/kill_drill.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "results")
     options = parser.parse_args()
     torch.set_num_threads(1)
     begin = time.perf_counter()
@@ -144,8 +150,9 @@ def main() -> int:
             f"python benchmarks/kill_drill.py --kills {options.kills} "
             f"--steps {options.steps} --seed {options.seed}"
         ),
+        "date": today(),
     }
-    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(record_path(options.out, DRILLS, "kill_drill"), result)
     print(json.dumps(result, indent=2))
     return 0 if result["bit_identical"] else 1
 

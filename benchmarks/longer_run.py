@@ -4,20 +4,19 @@
 
 Every length is a run of its own, with its own schedule and everything else as in
 `notebooks/07_train_an_image_ebm.ipynb`; the first is the chapter's. Writes
-results/longer_run.json: image AUROC of the energy and of the maximum of its gradient
+a record in results/: image AUROC of the energy and of the maximum of its gradient
 map, and the vital signs at the end. A description, from which nothing is chosen.
 Lengths and seeds that the file holds already stay.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ebmlib.benchmark import hardware, versions
+from ebmlib.benchmark import hardware, today, versions
 from ebmlib.data import load
 from ebmlib.data.corruption import corrupt
 from ebmlib.energy import energies
@@ -26,8 +25,8 @@ from ebmlib.metrics import image_auroc
 from ebmlib.networks import ConvEnergy
 from ebmlib.objectives import PersistentContrastiveDivergence
 from ebmlib.replay import ReplayBuffer, corrupted_images
+from ebmlib.results_files import EXPERIMENTS, read_json, record_path, write_result
 from ebmlib.scoring import MapStandardizer, gradient_map, image_score
-from ebmlib.sweep import write_result
 from ebmlib.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,9 +109,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     category = load("synthetic/nut", size=SIZE)
-    path, rows = options.out / "longer_run.json", []
-    if path.exists():
-        rows = json.loads(path.read_text())["rows"]
+    path = record_path(options.out, EXPERIMENTS, "longer_run")
+    rows = read_json(path)["rows"] if path.exists() else []
     for steps in options.steps:
         for seed in options.seeds:
             if any((r["steps"], r["seed"]) == (steps, seed) for r in rows):
@@ -127,6 +125,7 @@ def main() -> None:
                     "versions": versions(),
                     "hardware": hardware(),
                     "rows": rows,
+                    "date": today(),
                 },
             )
 

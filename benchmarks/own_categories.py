@@ -14,7 +14,7 @@ from ebmlib import benchmark
 from ebmlib.baselines import BASELINES
 from ebmlib.data import Category
 from ebmlib.recipes import RECIPES
-from ebmlib.sweep import write_result
+from ebmlib.results_files import result_path, write_result
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,7 +43,7 @@ def main(doc: str, script: str, names: tuple, make: Callable[[str], Category]) -
             seeded = benchmark.accepted(method, {"seed": 0})
             for seed in options.seeds if seeded else options.seeds[:1]:
                 place = (data.name, method, seed, data.train.shape[-1])
-                path = benchmark.result_path(options.out, *place)
+                path = result_path(options.out, *place)
                 if path.exists():
                     continue
                 result = benchmark.run(data, method, seed)

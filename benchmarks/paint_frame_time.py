@@ -1,7 +1,7 @@
 """Time from a brush movement to the drawn map in headless Chromium (chapter 14).
 
     make book OPEN=0
-    python benchmarks/paint_frame_time.py      # writes results/paint_frame_time.json
+    python benchmarks/paint_frame_time.py      # writes a record in results/
 
 Opens the front page of the built book from the disk, moves a real mouse over the part,
 and reads the milliseconds from each change of the picture to its drawn map: message to
@@ -20,6 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / name) for name in ("book", "browser")]
 from reader import HTML, PAGES, Reader, launch  # noqa: E402
+
+from ebmlib.benchmark import today  # noqa: E402
+from ebmlib.results_files import DRILLS, record_path, write_result  # noqa: E402
 
 
 def measure(reader: Reader, moves: int) -> list[float]:
@@ -46,9 +49,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moves", type=int, default=300)
-    parser.add_argument(
-        "--output", type=Path, default=ROOT / "results" / "paint_frame_time.json"
-    )
+    parser.add_argument("--out", type=Path, default=ROOT / "results")
     options = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
@@ -77,8 +78,9 @@ def main() -> None:
         "versions": {"chromium": version, "python": platform.python_version()},
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores, no GPU",
         "command": " ".join(["python benchmarks/paint_frame_time.py", *sys.argv[1:]]),
+        "date": today(),
     }
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(record_path(options.out, DRILLS, "paint_frame_time"), result)
     print(json.dumps(result, indent=1))
 
 

@@ -7,9 +7,8 @@ Squares of 128 px are cut at random: normal ones for training from the upper fiv
 eighths of a photograph, the test from the rest, so that no pixel is in both. The
 defects are drawn here, by code that neither training nor the synthetic categories
 share: holes, bright spots, foreign bodies from another texture, smeared places, cuts.
-Settings are those of every category. Writes files such as
-results/texture-brick_experts_128px_seed0.json, in the format of
-`python -m ebmlib.benchmark`; what is there is skipped.
+Settings are those of every category. Writes one file for each texture, method and seed
+below results/, in the format of `python -m ebmlib.benchmark`; what is there is skipped.
 """
 
 import sys

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from ebmlib import plotting
 from ebmlib.baselines import BASELINES, TRIVIAL
-
-Run = dict[str, Any]
+from ebmlib.results_files import Run, read_runs, record, records
 
 COLUMNS = {
     "image AUROC": "image_auroc",
@@ -33,21 +32,18 @@ COLUMNS = {
 METRICS = ("image_auroc", "pixel_auroc", "au_pro")
 MARK = "†"  # not above the best trivial row
 SHIPPED = Path(__file__).parent / "saved" / "results.json"
+# Names in recorded runs that are a recipe with this number of training steps today.
+FORMER_NAMES = {
+    "thorough_contrast": ("contrast", 8000),
+    "thorough_experts": ("experts", 8000),
+}
 
 # ------------------------------------------------------------------------ reading
 
 
 def read_results(folder: str | Path) -> list[Run]:
-    """All runs in `folder`: JSON files with a category, a method and metrics."""
-    runs = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(Path(folder).rglob("*.json"))
-    ]
-    return [
-        run
-        for run in runs
-        if isinstance(run, dict) and {"category", "method", "metrics"} <= run.keys()
-    ]
+    """All runs below `folder`: JSON files with a category, a method and metrics."""
+    return list(read_runs(folder).values())
 
 
 def shipped_results() -> list[Run]:
@@ -63,10 +59,10 @@ def grouped(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
 
     Methods come in the order of tables: trivial baselines, the others, energies.
     """
-    groups = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         title = f"{run['category']}, {run.get('image_size', '?')} px"
-        groups[title][run["method"]].append(run)
+        groups[title][row_name(run)].append(run)
     order = {name: place for place, name in enumerate(BASELINES)}
     return {
         title: dict(
@@ -76,15 +72,27 @@ def grouped(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
     }
 
 
+def row_name(run: Run) -> str:
+    """The method of a run, and how many steps were asked for, if any were."""
+    steps = run.get("options", {}).get("steps")
+    return run["method"] if steps is None else f"{run['method']}, {steps} steps"
+
+
+def recipe_of(run: Run) -> tuple[str, int | None]:
+    """The method of a run by today's name, and its training steps if it has any."""
+    method, steps = FORMER_NAMES.get(run["method"], (run["method"], None))
+    return method, run.get("settings", {}).get("steps", steps)
+
+
 def label(method: str, runs: Sequence[Run] = ()) -> str:
     """The honest name of a baseline; a recipe's own name, and whose weights it had."""
     known = BASELINES.get(method)
     if known:
         return known.label
-    weights = {run.get("settings", {}).get("weights") for run in runs} - {None}
-    weights = ["random weights" if w == "random" else w for w in sorted(weights)]
+    files = {run.get("settings", {}).get("weights") for run in runs} - {None}
+    named = ["random weights" if w == "random" else w for w in sorted(files)]
     name = method.replace("_", " ")
-    return f"{name} ({'; '.join(weights)})" if weights else name
+    return f"{name} ({'; '.join(named)})" if named else name
 
 
 # ------------------------------------------------------------------------ tables
@@ -152,20 +160,28 @@ def best_trivial(methods: dict[str, list[Run]], key: str) -> float | None:
     return max(found, default=None)
 
 
-def values_of(metrics: list[dict], key: str) -> list[float]:
-    """One figure of every seed; "energy" is the image AUROC of E(x) itself."""
+def values_of(metrics: list[dict[str, Any]], key: str) -> list[float]:
+    """One figure of every seed; "energy" is the image AUROC of E(x) itself.
+
+    A figure that could not be measured, which is null in the file, is left out.
+    """
     if key == "energy":
         scores = [m.get("image_scores", {}).get("energy") for m in metrics]
         return [score["image_auroc"] for score in scores if score]
-    return [m[key] for m in metrics if key in m]
+    return [m[key] for m in metrics if m.get(key) is not None]
 
 
-def hull(metrics: list[dict], key: str) -> str:
+def hull(metrics: list[dict[str, Any]], key: str) -> str:
     """From the lowest to the highest end of the seeds' intervals."""
-    found = values_of(metrics, key)
-    if not found:
-        return "–"
-    return f"{min(low for low, _ in found):.3f}–{max(high for _, high in found):.3f}"
+    found = _ends(metrics, key)
+    return f"{found[0]:.3f}–{found[1]:.3f}" if found else "–"
+
+
+def _ends(metrics: list[dict[str, Any]], key: str) -> tuple[float, float] | None:
+    intervals = [m[key] for m in metrics if m.get(key) is not None]
+    if not intervals:
+        return None
+    return min(low for low, _ in intervals), max(high for _, high in intervals)
 
 
 def mean_and_range(values: list[float]) -> str:
@@ -176,7 +192,7 @@ def mean_and_range(values: list[float]) -> str:
     return f"{mean(values):.3f}" + (spread if min(values) < max(values) else "")
 
 
-def describe(hardware: dict) -> str:
+def describe(hardware: dict[str, Any]) -> str:
     """A machine in words."""
     gpu = hardware.get("gpu") or "no GPU"
     cores, threads = hardware.get("cores", "?"), hardware.get("threads", "?")
@@ -256,6 +272,11 @@ def _images(run: Run, *names: str) -> dict[str, Any]:
     return images
 
 
+def _has_both_classes(run: Run, base: str) -> bool:
+    images = run.get("images", {})
+    return base in images.get("scores", {}) and len(set(images["labels"])) == 2
+
+
 def gains_table(runs: list[Run], base: str = "energy") -> list[str]:
     """Markdown lines: what scores from the map gain over the energy, with intervals.
 
@@ -264,7 +285,7 @@ def gains_table(runs: list[Run], base: str = "energy") -> list[str]:
     rows, names = [], []
     for title, methods in grouped(runs).items():
         for method, found in methods.items():
-            found = [r for r in found if base in r.get("images", {}).get("scores", {})]
+            found = [r for r in found if _has_both_classes(r, base)]
             if not found:
                 continue
             scores = [
@@ -291,14 +312,13 @@ def gains_table(runs: list[Run], base: str = "energy") -> list[str]:
 
 
 def ablation_table(folder: str | Path) -> list[str]:
-    """Markdown lines: one table per `ablation_*.json` of benchmarks/map_ablation.py.
+    """Markdown lines: one table per record of benchmarks/history/map_ablation.py.
 
     Each row changes one thing of the first one. Beside the means over seeds stand the
     differences to the first row with their 95 % intervals, in thousandths.
     """
     lines = []
-    for path in sorted(Path(folder).glob("ablation_*.json")):
-        made = json.loads(path.read_text(encoding="utf-8"))
+    for made in records(folder, "map_ablation").values():
         lines += [f"**{made['category']}, {made['image_size']} px**", ""]
         lines += ["| map | image AUROC | difference | AU-PRO | difference |"]
         lines += ["|---|--:|--:|--:|--:|"]
@@ -314,16 +334,15 @@ def ablation_table(folder: str | Path) -> list[str]:
 
 
 def choice_table(folder: str | Path, what: str = "experts", most: int = 5) -> list[str]:
-    """Markdown lines: the candidates of benchmarks/choose_experts.py, by its rule.
+    """Markdown lines: the candidates of benchmarks/history/choose_experts.py.
 
-    The best `most`, the standing one and, where the rule chose another, that one, with
-    the mean of the three measures in every mock exam, and over all. `what` is
-    "experts", or "registered" for benchmarks/choose_registered.py.
+    The best `most` by its rule, the standing one and, where the rule chose another,
+    that one, with the mean of the three measures in every mock exam, and over all.
+    `what` is "experts", or "registered" for choose_registered.py.
     """
-    path = Path(folder) / f"choice_{what}.json"
-    if not path.exists():
+    made = record(folder, f"choose_{what}")
+    if made is None:
         return ["No choice was recorded yet."]
-    made = json.loads(path.read_text(encoding="utf-8"))
     exams, names = made["categories"], tuple(made["standing"])
     marks = {"standing": made["standing"]}
     if "chosen" in made:
@@ -354,15 +373,15 @@ def choice_table(folder: str | Path, what: str = "experts", most: int = 5) -> li
 
 
 def tried_table(folder: str | Path, what: str = "experts") -> list[str]:
-    """Markdown lines: what benchmarks/try_experts.py or try_maps.py found.
+    """Markdown lines: what benchmarks/history/try_experts.py or try_maps.py found.
 
     The mean of the three measures in every mock exam, and over all; what was not in an
-    exam has no mean. `what` is "experts" or "maps".
+    exam has no mean. `what` is "experts", "maps", "registration" or "share".
     """
-    path = Path(folder) / f"tried_{what}.json"
-    if not path.exists():
+    made = record(folder, f"try_{what}")
+    if made is None:
         return [f"No other {what} were tried yet."]
-    exams = json.loads(path.read_text(encoding="utf-8"))["categories"]
+    exams = made["categories"]
     lines = [f"| {what} | {_short(exams)} | mean |"]
     lines += ["|---|" + "--:|" * (len(exams) + 1)]
     marks: dict[str, dict[str, float]] = defaultdict(dict)
@@ -371,7 +390,8 @@ def tried_table(folder: str | Path, what: str = "experts") -> list[str]:
             marks[row[what]][title] = mean(row[key] for key in METRICS)
     for name, found in marks.items():
         values = [found.get(title) for title in exams]
-        values.append(None if None in values else mean(values))
+        known = [value for value in values if value is not None]
+        values.append(mean(known) if len(known) == len(values) else None)
         cells = ["–" if value is None else f"{value:.3f}" for value in values]
         lines += ["| " + " | ".join([name, *cells]) + " |"]
     return lines
@@ -388,10 +408,9 @@ def _short(titles: Iterable[str]) -> str:
 
 
 def curve_table(folder: str | Path) -> list[str]:
-    """Markdown lines: one table per `curve_*.json` of benchmarks/training_curve.py."""
+    """Markdown lines: one table per record of benchmarks/history/training_curve.py."""
     lines = []
-    for path in sorted(Path(folder).glob("curve_*.json")):
-        made = json.loads(path.read_text(encoding="utf-8"))
+    for made in records(folder, "training_curve").values():
         title = f"{made['category']}, {made['image_size']} px, seed {made['seed']}"
         lines += [f"**{title}**", ""]
         heads = "steps | width | parameters | fit, s | energy | image AUROC"
@@ -419,7 +438,9 @@ def plot_results(runs: list[Run], metric: str = "image_auroc") -> Figure:
     """
     groups = {
         title: {
-            m: found for m, found in methods.items() if metric in found[0]["metrics"]
+            m: found
+            for m, found in methods.items()
+            if values_of([run["metrics"] for run in found], metric)
         }
         for title, methods in grouped(runs).items()
     }
@@ -427,7 +448,7 @@ def plot_results(runs: list[Run], metric: str = "image_auroc") -> Figure:
     if not groups:
         raise ValueError(f"no run has the metric {metric!r}")
     height = sum(0.8 + 0.4 * len(methods) for methods in groups.values())
-    figure, axes = plotting._figure(len(groups), 1, size=(7.0, height))
+    figure, axes = plotting.new_figure(len(groups), 1, size=(7.0, height))
     for ax, (title, methods) in zip(axes[:, 0], groups.items(), strict=True):
         for place, (method, found) in enumerate(methods.items()):
             metrics = [run["metrics"] for run in found]
@@ -435,10 +456,9 @@ def plot_results(runs: list[Run], metric: str = "image_auroc") -> Figure:
             energy = method not in BASELINES
             color = plotting.VERMILION if energy else plotting.BLUE
             face = color if energy else plotting.PAPER
-            intervals = values_of(metrics, f"{metric}_interval")
-            if intervals:
-                low, high = min(a for a, _ in intervals), max(b for _, b in intervals)
-                ax.plot([low, high], [place, place], color=color, lw=1.5, ls="-")
+            ends = _ends(metrics, f"{metric}_interval")
+            if ends is not None:
+                ax.plot(ends, [place, place], color=color, lw=1.5, ls="-")
             ax.plot(values, [place] * len(values), "|", color=color, ms=9)
             ax.plot(mean(values), place, "o", color=color, mfc=face, ms=7)
         bar = best_trivial(methods, metric)

@@ -13,6 +13,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -50,7 +51,7 @@ def live() -> bool:
     if "IPython" not in sys.modules:
         return False
     shell = sys.modules["IPython"].get_ipython()
-    request = getattr(shell, "get_parent", dict)()  # no kernel, no request
+    request: Any = getattr(shell, "get_parent", dict)()  # no kernel, no request
     return bool(request.get("content", {}).get("allow_stdin", False))
 
 
@@ -131,7 +132,7 @@ def smoothing(
     def draw(sigma: float) -> tuple[str, Figure]:
         maps = smooth(raw_map[None], sigma)  # (1, H, W)
         sentence = f"smoothing {sigma:.1f} px: largest value {float(maps.max()):.3g}"
-        if mask is not None:
+        if outline is not None:
             sentence += f", pixel AUROC {metrics.pixel_auroc(maps, outline):.3f}"
         figure = plotting.map_overlay(image[None], maps, outline, vmin=0, vmax=top)
         return sentence, figure
@@ -179,9 +180,10 @@ def step_size(
         ax.plot(axis, density, color=plotting.VERMILION, ls="-", label="exact")
         ax.set(xlabel="x", ylabel="density", xlim=span)
         generator = torch.Generator().manual_seed(seed)
-        options = {"steps": steps, "step_size": step, "generator": generator}
         try:
-            run = langevin(energy, start, **options)
+            run = langevin(
+                energy, start, steps=steps, step_size=step, generator=generator
+            )
         except ChainDiverged:
             return f"step size {step:.3g}: the chains diverge", figure
         end = run.x[:, 0]
@@ -199,7 +201,7 @@ def step_size(
     return _respond("FloatLogSlider", "step size", value, draw, **options)
 
 
-def _ipywidgets():
+def _ipywidgets() -> ModuleType:
     try:
         import ipywidgets
     except ImportError as error:
@@ -215,16 +217,16 @@ def _respond(
     name: str,
     value: float,
     draw: Callable[[float], tuple[str, Figure]],
-    **options: float,
+    **span: float,
 ) -> Widget:
     """A slider above a sentence and a picture, both made anew when it moves.
 
     The slider keeps the value inside its range.
     """
     widgets = _ipywidgets()
-    options |= {"style": {"description_width": "initial"}, "layout": {"width": "32em"}}
-    options |= {"description": name, "readout_format": ".3g"}
-    slider = getattr(widgets, kind)(value=value, **options)
+    look: dict[str, Any] = {"description": name, "readout_format": ".3g"}
+    look |= {"style": {"description_width": "initial"}, "layout": {"width": "32em"}}
+    slider = getattr(widgets, kind)(value=value, **span, **look)
     sentence = widgets.Label()
     picture = widgets.Image(format="png", layout={"max_width": "100%"})
 

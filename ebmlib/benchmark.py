@@ -1,8 +1,8 @@
 """Measure detectors and baselines the same way: categories x methods x seeds.
 
 One result is one JSON file, written whole or not at all; a second run of the same
-command skips what is there. Chapter 12 and the status page read these files, through
-`ebmbook.results`. How the cells of a sweep run is the business of `ebmlib.sweep`.
+command skips what is there. `ebmlib.results_files` says what the files are called,
+`ebmlib.sweep` runs many of them.
 
     python -m ebmlib.benchmark --categories synthetic/nut --seeds 0 1 2
 """
@@ -10,37 +10,106 @@ command skips what is there. Chapter 12 and the status page read these files, th
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.metadata
 import inspect
 import json
 import os
 import platform
-import resource
 import shlex
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
-import numpy as np
 import torch
 from torch import Tensor
 
-from ebmlib.backbone import RANDOM, weights_label
 from ebmlib.baselines import BASELINES
 from ebmlib.data import Category, load
-from ebmlib.data.mvtec_layout import LayoutError, categories_in
+from ebmlib.data.images import list_images
+from ebmlib.data.mvtec_layout import LayoutError, categories_in, first_of, pair_masks
 from ebmlib.data.synthetic import CATEGORIES
 from ebmlib.detector import EnergyDetector
-from ebmlib.metrics import au_pro, bootstrap_interval, image_auroc, pixel_auroc
+from ebmlib.metrics import (
+    Array,
+    au_pro,
+    bootstrap_interval,
+    image_auroc,
+    pixel_auroc,
+    to_numpy,
+)
 from ebmlib.recipes import RECIPES
+from ebmlib.results_files import (
+    check_writable,
+    file_label,
+    read_json,
+    result_path,
+    write_result,
+)
 from ebmlib.scoring import image_score
-from ebmlib.sweep import Cell, sweep, watch_parent, write_result
+from ebmlib.sweep import Cell, sweep, watch_parent
+
+ALIGNED: dict[str, bool | str] = {"yes": True, "no": False, "auto": "auto"}
+PIXEL_METRICS: dict[str, Callable[..., float]] = {
+    "pixel_auroc": pixel_auroc,
+    "au_pro": au_pro,
+}
+
+# ------------------------------------------------------------------------ the methods
+
+
+def options_of(method: str) -> tuple[str, ...]:
+    """Names of the options that a method has of its own, such as "steps".
+
+    Raises:
+        ValueError: an unknown method.
+    """
+    if method in BASELINES:
+        return tuple(inspect.signature(BASELINES[method]).parameters)
+    if method not in RECIPES:
+        known = (*BASELINES, *RECIPES)
+        raise ValueError(f"method must be one of {known}, got {method!r}")
+    recipe = RECIPES[method]
+    if dataclasses.is_dataclass(recipe):
+        return tuple(field.name for field in dataclasses.fields(recipe))
+    names = set(inspect.signature(recipe).parameters)
+    names -= {"images", "aligned", "generator", "width"}
+    return tuple(names - {"steps"} if "weights" in names else names)
+
+
+def is_random(method: str) -> bool:
+    """Whether the seed of a fit matters; without, one run says everything."""
+    return method in RECIPES or "seed" in options_of(method)
+
+
+def accepted(method: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are options of the method."""
+    known = options_of(method)
+    return {name: value for name, value in settings.items() if name in known}
+
 
 # What is measured by default: nothing that needs a file from elsewhere.
-METHODS = (*BASELINES, *(name for name in RECIPES if name != "backbone"))
-ALIGNED = {"yes": True, "no": False, "auto": None}
+METHODS = tuple(m for m in (*BASELINES, *RECIPES) if "weights" not in options_of(m))
+
+
+def new_model(
+    method: str, size: int, seed: int, aligned: bool | str, settings: dict[str, Any]
+) -> Any:
+    """A baseline or a detector that is not fitted; arguments as in `fit`."""
+    own = accepted(method, settings)
+    if method in BASELINES:
+        return BASELINES[method](**accepted(method, {"seed": seed, **own}))
+    recipe: Any = RECIPES[method]
+    if dataclasses.is_dataclass(recipe):
+        settings = {k: v for k, v in settings.items() if k not in own}
+        recipe = RECIPES[method](**own)
+    else:  # a name stands for the function, and its options are the detector's
+        recipe = method
+    return EnergyDetector(recipe, size, seed=seed, aligned=aligned, **settings)
+
 
 # ------------------------------------------------------------------------ one result
 
@@ -50,7 +119,7 @@ def fit(
     images: Tensor,
     seed: int = 0,
     *,
-    aligned: bool | None = None,
+    aligned: bool | str = "auto",
     **settings: Any,
 ) -> Any:
     """Everything that is learned or chosen: it sees training images and nothing else.
@@ -59,37 +128,15 @@ def fit(
         method: a baseline's name or a recipe's.
         images: the normal training images `(N, C, H, W)`.
         seed: of the fit; baselines without randomness ignore it.
-        aligned: does position mean something? None lets the detector decide, from the
-            training images, by `ebmlib.view.pose.choose_layout`.
-        **settings: options of `ebmlib.detector.EnergyDetector`; a baseline takes
-            those that it knows.
+        aligned: does position mean something? "auto" lets the detector decide, from
+            the training images, by `ebmlib.view.pose.choose_layout`.
+        **settings: options of the method or of `ebmlib.detector.EnergyDetector`; a
+            baseline takes those that it knows.
 
     Raises:
         ValueError: an unknown method.
     """
-    if method in BASELINES:
-        options = accepted(method, {"seed": seed, **settings})
-        return BASELINES[method](**options).fit(images)
-    if method not in RECIPES:
-        known = (*BASELINES, *RECIPES)
-        raise ValueError(f"method must be one of {known}, got {method!r}")
-    aligned = "auto" if aligned is None else aligned
-    size = images.shape[-1]
-    return EnergyDetector(method, size, seed=seed, aligned=aligned, **settings).fit(
-        images
-    )
-
-
-def accepted(method: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a method takes: all, or those that the baseline knows.
-
-    Only "backbone" has weights, and no steps.
-    """
-    if method not in BASELINES:
-        other = "steps" if method == "backbone" else "weights"
-        return {name: value for name, value in settings.items() if name != other}
-    known = inspect.signature(BASELINES[method]).parameters
-    return {name: value for name, value in settings.items() if name in known}
+    return new_model(method, images.shape[-1], seed, aligned, settings).fit(images)
 
 
 def run(
@@ -97,7 +144,7 @@ def run(
     method: str,
     seed: int = 0,
     *,
-    aligned: bool | None = None,
+    aligned: bool | str = "auto",
     save: Path | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -108,7 +155,7 @@ def run(
     Returns:
         A JSON-able result: metrics with 95 % bootstrap intervals, the AUROC of every
         image score, the scores of every test image, seconds, peak memory, versions,
-        hardware.
+        hardware, date.
     """
     start = time.perf_counter()
     model = fit(method, category.train, seed, aligned=aligned, **settings)
@@ -116,31 +163,42 @@ def run(
     if save is not None and isinstance(model, EnergyDetector):
         save.parent.mkdir(parents=True, exist_ok=True)
         model.save(save)
-    scores, maps = image_scores(model, category.test), model.anomaly_map(category.test)
+    answer = evaluate(model, category.test)
     done = time.perf_counter()
-    single = single_maps(model, category.test)
-    scores |= {f"{name}_max": image_score(one) for name, one in single.items()}
-    metrics = measure(scores, maps, category)
-    if single:
-        metrics["maps"] = {name: measure_map(m, category) for name, m in single.items()}
+    memory = peak_memory_mb()
+    asked = accepted(method, settings)
+    if method in RECIPES and aligned != "auto":
+        asked["aligned"] = aligned
     return {
         "category": category.name,
         "method": method,
         "seed": seed,
         "image_size": category.train.shape[-1],
+        "options": recorded(asked),
         "settings": settings_of(model),
-        "metrics": metrics,
+        "metrics": measure(answer, category),
         "images": {
             "labels": category.labels.int().tolist(),
             "kinds": category.kinds,
-            "scores": {name: _digits(values) for name, values in scores.items()},
+            "scores": {name: _digits(values) for name, values in answer.scores.items()},
         },
         "vanished_masks": len(category.notes),
         "seconds": {"fit": round(fitted - start, 1), "test": round(done - fitted, 1)},
-        "peak_memory_mb": round(peak_memory_mb()),
+        "peak_memory_mb": None if memory is None else round(memory),
         "versions": versions(),
         "hardware": hardware(),
+        "date": today(),
     }
+
+
+def recorded(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as a result holds them: a file by its name and hash, not its place.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    files = {k: file_label(v) for k, v in options.items() if k == "weights" and v}
+    return options | files
 
 
 def settings_of(model: Any) -> dict[str, Any]:
@@ -152,78 +210,161 @@ def settings_of(model: Any) -> dict[str, Any]:
     }
 
 
+class Answer(NamedTuple):
+    """What a fitted model says of the test images."""
+
+    scores: dict[str, Tensor]  # (N,) by name; "score" is the one the model stands for
+    maps: Tensor  # (N, H, W), the anomaly map
+    parts: dict[str, Tensor]  # "gradient" and "patches": maps (N, H, W) by themselves
+
+
+def evaluate(model: Any, images: Tensor) -> Answer:
+    """Scores and maps of all test images; the images are prepared once.
+
+    A detector has `score_all(images)`: "scores", a dictionary of all image scores by
+    name, "map", and "gradient" and "patches", the two maps before standardization,
+    None where the energy has no patches.
+    """
+    if not isinstance(model, EnergyDetector):
+        score, maps = model.anomaly_score(images), model.anomaly_map(images)
+        return Answer({"score": score}, maps, {})
+    found = score_all(model, images)
+    scores = {"score": found["scores"][model.score], **found["scores"]}
+    parts = {name: found[name] for name in ("gradient", "patches")}
+    parts = {name: maps for name, maps in parts.items() if maps is not None}
+    scores |= {f"{name}_max": image_score(maps) for name, maps in parts.items()}
+    return Answer(scores, found["map"], parts)
+
+
+def score_all(detector: EnergyDetector, images: Tensor) -> dict[str, Any]:
+    """`EnergyDetector.score_all`, put together from the methods that there are."""
+    if hasattr(detector, "score_all"):
+        return detector.score_all(images)
+    patches = hasattr(detector.energy, "energy_map")
+    return {
+        "scores": detector.all_scores(images),
+        "map": detector.anomaly_map(images),
+        "gradient": detector.raw_map(images, "gradient") if patches else None,
+        "patches": detector.raw_map(images, "patches") if patches else None,
+    }
+
+
 def _digits(values: Tensor, digits: int = 6) -> list[float]:
     """Six significant digits: enough for every rank, and small files."""
     return [float(f"{value:.{digits}g}") for value in values.tolist()]
 
 
-def image_scores(model: Any, images: Tensor) -> dict[str, Tensor]:
-    """Every image score the model offers; `"score"` is the one it stands for."""
-    scores = {"score": model.anomaly_score(images)}
-    if isinstance(model, EnergyDetector):
-        scores |= model.all_scores(images)
-    return scores
+# ------------------------------------------------------------------------ measures
 
 
-def measure(
-    scores: dict[str, Tensor], maps: Tensor, category: Category
-) -> dict[str, Any]:
+def unmeasured(kinds: Sequence[str], masked: bool) -> list[str]:
+    """Why some metrics of test images cannot be measured, in words; often `[]`.
+
+    Args:
+        kinds: of the test images, "good" for a normal one.
+        masked: whether any defect is marked in a mask.
+
+    Raises:
+        ValueError: nothing at all can be measured.
+    """
+    good = sum(kind == "good" for kind in kinds)
+    notes = []
+    if good in (0, len(kinds)):
+        notes.append(
+            f"image AUROC needs both classes, and the test images are {good} normal "
+            f"and {len(kinds) - good} defective ones"
+        )
+    if not masked:
+        notes.append("pixel AUROC and AU-PRO need masks, and no defect has one")
+    if len(notes) == 2:
+        raise ValueError(f"nothing can be measured: {'; '.join(notes)}")
+    return notes
+
+
+def measure(answer: Answer, category: Category) -> dict[str, Any]:
     """Image AUROC of every score, pixel AUROC and AU-PRO, each with its interval.
 
-    Without masks there is nothing to measure a map by, and only the first remains.
+    With test images of one class image AUROC is None, without masks there is nothing
+    to measure a map by; "notes" then says so.
     """
-    labels, masks = np.asarray(category.labels), np.asarray(category.masks)
+    labels, masks = to_numpy(category.labels), to_numpy(category.masks)
+    both = len(set(labels.tolist())) == 2
     result: dict[str, Any] = {"image_scores": {}}
-    for name, values in scores.items():
-        value, interval = _with_interval(image_auroc, labels, values.numpy(), labels)
+    result |= {"image_auroc": None, "image_auroc_interval": None}
+    for name, values in answer.scores.items() if both else ():
+        value, interval = _with_interval(image_auroc, labels, to_numpy(values), labels)
         result["image_scores"][name] = {"image_auroc": value, "interval": interval}
-    standing = result["image_scores"].pop("score")
-    result["image_auroc"] = standing["image_auroc"]
-    result["image_auroc_interval"] = standing["interval"]
-    of_pixels = (("pixel_auroc", pixel_auroc), ("au_pro", au_pro))
-    for name, metric in of_pixels if category.has_masks else ():
-        value, interval = _with_interval(metric, labels, maps.numpy(), masks)
+    if both:
+        standing = result["image_scores"].pop("score")
+        result["image_auroc"] = standing["image_auroc"]
+        result["image_auroc_interval"] = standing["interval"]
+    for name, metric in PIXEL_METRICS.items() if category.has_masks else ():
+        value, interval = _with_interval(metric, labels, to_numpy(answer.maps), masks)
         result[name], result[f"{name}_interval"] = value, interval
+    if answer.parts:
+        result["maps"] = {n: measure_map(m, category) for n, m in answer.parts.items()}
+    if not (both and category.has_masks):
+        try:
+            result["notes"] = unmeasured(category.kinds, category.has_masks)
+        except ValueError as error:
+            result["notes"] = [str(error)]
     return result
-
-
-def single_maps(model: Any, images: Tensor) -> dict[str, Tensor]:
-    """The gradient map and the patch energies of a detector, each by itself.
-
-    Before standardization; `{}` for a model without patches.
-    """
-    if not hasattr(getattr(model, "energy", None), "energy_map"):
-        return {}
-    return {name: model.raw_map(images, name) for name in ("gradient", "patches")}
 
 
 def measure_map(maps: Tensor, category: Category) -> dict[str, float]:
     """What a map reaches by itself; its maximum is the image score."""
-    found = {"image_auroc": round(image_auroc(image_score(maps), category.labels), 4)}
+    found = {}
+    if category.labels.any() and not category.labels.all():
+        score = image_auroc(image_score(maps), category.labels)
+        found["image_auroc"] = round(score, 4)
     if category.has_masks:
         found["pixel_auroc"] = round(pixel_auroc(maps, category.masks), 4)
         found["au_pro"] = round(au_pro(maps, category.masks), 4)
     return found
 
 
-def _with_interval(metric, labels, *arrays) -> tuple[float, list[float]]:
+def _with_interval(
+    metric: Callable[..., float], labels: Array, *arrays: Array
+) -> tuple[float, list[float]]:
     n = 1000 if arrays[0].ndim == 1 else 100  # pixel metrics are slow to resample
     low, high = bootstrap_interval(metric, *arrays, n=n, seed=0, stratify=labels)
     return round(float(metric(*arrays)), 4), [round(low, 4), round(high, 4)]
 
 
-def peak_memory_mb() -> float:
+# ------------------------------------------------------------------------ the machine
+
+
+def peak_memory_mb() -> float | None:
     """Largest resident memory of this process so far, libraries included.
 
     A sweep gives every result a process of its own, so there it is that result's.
+    None where the system does not tell: Windows, unless psutil is installed.
     """
     status = Path("/proc/self/status")
     if status.exists():  # Linux: getrusage would include the process that started us
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return _peak_by_psutil()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1024 ** (2 if sys.platform == "darwin" else 1)
+
+
+def _peak_by_psutil() -> float | None:
+    try:
+        import psutil
+    except ImportError:
+        return None
+    peak = getattr(psutil.Process().memory_info(), "peak_wset", None)
+    return None if peak is None else peak / 1024**2
+
+
+def today() -> str:
+    """The day, as it is written into results: 2026-11-30."""
+    return time.strftime("%Y-%m-%d")
 
 
 def versions() -> dict[str, str]:
@@ -252,11 +393,6 @@ def hardware() -> dict[str, Any]:
 # ------------------------------------------------------------------------ many results
 
 
-def result_path(folder: Path, category: str, method: str, seed: int, size: int) -> Path:
-    """File of one result, such as `mvtec-bottle_contrast_128px_seed0.json`."""
-    return folder / f"{category.replace('/', '-')}_{method}_{size}px_seed{seed}.json"
-
-
 def expand(names: list[str], root: str | None) -> list[str]:
     """Categories by name, each once; `mvtec/*` stands for all that `root` holds.
 
@@ -280,20 +416,49 @@ def expand(names: list[str], root: str | None) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def look_at(category: str, root: str | None) -> list[str]:
+    """What a category's folders say before an image is read: see `unmeasured`.
+
+    Raises:
+        ValueError: there is no such category, its images and masks do not pair up, or
+            nothing can be measured.
+    """
+    source, _, name = category.partition("/")
+    if source == "synthetic" and name not in CATEGORIES:
+        raise ValueError(f"{category}: no such category; there are {CATEGORIES}")
+    if source != "mvtec":
+        return []
+    if not root:
+        raise ValueError(f"{category} needs --root or the variable MVTEC_ROOT")
+    folder = Path(root) / name
+    if not (folder / "train" / "good").is_dir():
+        raise LayoutError(f"{folder}: no category here (a folder with train/good)")
+    list_images(folder / "train" / "good")  # an empty folder is refused
+    samples, problems = pair_masks(folder)
+    if problems:
+        raise LayoutError(f"{folder}: " + "; ".join(first_of(problems)))
+    try:
+        masked = any(sample.mask is not None for sample in samples)
+        notes = unmeasured([sample.kind for sample in samples], masked)
+    except ValueError as error:
+        raise ValueError(f"{category}: {error}") from None
+    return [f"{category}: {note}" for note in notes]
+
+
 def cells(options: argparse.Namespace, command: str) -> list[Cell]:
     """One cell for every file that the command line asks for.
 
     Raises:
         FileNotFoundError: no file of weights.
-        ValueError: a file of that name was made with other settings, or weights are
-            given that no method asks for.
+        ValueError: a file of that name was made with other settings or is broken, or
+            weights are given that no method asks for.
     """
     root = options.root or os.environ.get("MVTEC_ROOT")
     settings = {} if options.steps is None else {"steps": options.steps}
     if options.weights is not None:
-        if "backbone" not in options.methods:
-            raise ValueError("--weights is for --methods backbone")
-        weights_label(options.weights)  # a missing file is refused now
+        takers = [m for m in (*BASELINES, *RECIPES) if "weights" in options_of(m)]
+        if not set(takers) & set(options.methods):
+            raise ValueError(f"--weights is for --methods {' '.join(takers)}")
         settings["weights"] = str(options.weights.resolve())
     save = options.save and options.save.resolve()
     threads = options.threads
@@ -302,15 +467,22 @@ def cells(options: argparse.Namespace, command: str) -> list[Cell]:
     made = []
     for category in expand(options.categories, root):
         for method in options.methods:
-            seeded = bool(accepted(method, {"seed": 0}))
-            for seed in options.seeds if seeded else options.seeds[:1]:
-                name = (category, method, seed, options.size)
-                path = result_path(options.out.resolve(), *name)
+            own = accepted(method, settings)
+            for seed in options.seeds if is_random(method) else options.seeds[:1]:
+                path = result_path(
+                    options.out.resolve(),
+                    category,
+                    method,
+                    seed,
+                    options.size,
+                    own.get("steps"),
+                )
                 cell = {
-                    **dict(
-                        zip(("category", "method", "seed", "size"), name, strict=True)
-                    ),
-                    "settings": accepted(method, settings),
+                    "category": category,
+                    "method": method,
+                    "seed": seed,
+                    "size": options.size,
+                    "settings": own,
                     "aligned": ALIGNED[options.aligned],
                     "root": root and str(Path(root).resolve()),
                     "threads": threads,
@@ -318,21 +490,23 @@ def cells(options: argparse.Namespace, command: str) -> list[Cell]:
                     "save": save and str(save / f"{path.stem}.safetensors"),
                     "command": command,
                 }
-                if path.exists():
-                    _check_same_settings(path, cell)
+                _check_same_options(path, cell)
                 made.append(cell)
     return made
 
 
-def _check_same_settings(path: Path, cell: Cell) -> None:
-    """Refuse to pass off a result of other settings as the one asked for."""
-    made, asked = json.loads(path.read_text())["settings"], dict(cell["settings"])
-    if cell["method"] in RECIPES and cell["aligned"] is not None:
+def _check_same_options(path: Path, cell: Cell) -> None:
+    """Refuse to pass off a result of other options as the one asked for."""
+    asked = recorded(cell["settings"])  # a missing file is refused now
+    if cell["method"] in RECIPES and cell["aligned"] != "auto":
         asked["aligned"] = cell["aligned"]
-    if cell["method"] == "backbone":
-        file = asked.get("weights")
-        asked["weights"] = weights_label(file) if file else RANDOM
-    other = {k: made.get(k) for k, v in asked.items() if made.get(k) != v}
+    if not path.exists():
+        return
+    made = read_json(path)
+    if not isinstance(made, dict) or "settings" not in made:
+        raise ValueError(f"{path} is not a result; choose another --out, or delete it")
+    found = made.get("options", {}) | {k: made["settings"].get(k) for k in asked}
+    other = {k: v for k, v in found.items() if v != asked.get(k)}
     if other:
         raise ValueError(
             f"{path} was made with {other}, not with {asked}; "
@@ -353,10 +527,10 @@ def run_here(cell: Cell) -> str:
         save=cell["save"] and Path(cell["save"]),
         **cell["settings"],
     )
-    write_result(Path(cell["path"]), {**result, "command": cell["command"]})
+    write_result(cell["path"], {**result, "command": cell["command"]})
     metrics = result["metrics"]
-    names = ("image_auroc", "pixel_auroc", "au_pro")
-    known = [name for name in names if name in metrics]
+    names = ("image_auroc", *PIXEL_METRICS)
+    known = [name for name in names if metrics.get(name) is not None]
     figures = "  ".join(f"{name} {metrics[name]:.3f}" for name in known)
     return f"{figures}  ({result['seconds']['fit']:.0f} s)"
 
@@ -364,10 +538,11 @@ def run_here(cell: Cell) -> str:
 EXAMPLES = """
 what it does:
   Every method learns from the normal training images of a category; its test images are
-  scored once, at the end. For every category, method and seed one file is written to
-  --out, such as mvtec-bottle_contrast_128px_seed0.json. It holds the metrics with 95 %
-  bootstrap intervals, the scores of every test image, settings, seconds, peak memory,
-  versions, hardware and this command. A method without randomness runs once.
+  scored once, at the end. For every category, method and seed one file is written below
+  --out, such as mvtec_128px/mvtec-bottle_contrast_128px_seed0.json. It holds the
+  metrics with 95 % bootstrap intervals, the scores of every test image, settings,
+  seconds, peak memory, versions, hardware and this command. A method without randomness
+  runs once.
 
 to resume:
   Repeat the command. What is there is skipped; what was interrupted starts again; a
@@ -378,9 +553,11 @@ examples:
     python -m ebmlib.benchmark --categories synthetic/nut
   all fifteen categories of MVTec AD (or those that are there), three seeds:
     python -m ebmlib.benchmark --categories 'mvtec/*' --root /data/mvtec_ad
+  the default energy, trained for longer:
+    python -m ebmlib.benchmark --methods experts --steps 8000 --size 256
   your own images, laid out as in MVTec AD (/data/parts/castings/train/good, test/good,
-  test/<defect>, ground_truth/<defect>), one energy with the trivial rows beside it
-  (without ground_truth/ only image AUROC is measured):
+  test/<defect>, ground_truth/<defect>), one energy with the trivial baselines beside it
+  (without ground_truth/ only image AUROC is measured, without test/good only the maps):
     python -m ebmlib.benchmark --root /data/parts --categories mvtec/castings \\
         --methods brightness per_pixel_gaussian pca experts --size 128
   the same on a Dask cluster, whose workers see the same folders:
@@ -388,21 +565,37 @@ examples:
     dask worker tcp://HOST:8786          # on every machine
     python -m ebmlib.benchmark --categories 'mvtec/*' --root /data/mvtec_ad \\
         --dask tcp://HOST:8786
-  Gaussians on the features of a ResNet, whose weights file you have:
-    python -m ebmlib.benchmark --methods backbone --weights resnet18.pth
 
 methods:
 """
 
 
+def _first_line(doc: str | None) -> str:
+    return (doc or "").split("\n")[0]
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """Reads a whole number of at least `least` from the command line."""
+
+    def read(text: str) -> int:
+        if text.strip().lstrip("+-").isdigit() and int(text) >= least:
+            return int(text)
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least {least}, got {text!r}"
+        )
+
+    return read
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     names = {name: build.label for name, build in BASELINES.items()}
-    names |= {name: build.__doc__.split("\n")[0] for name, build in RECIPES.items()}
+    names |= {name: _first_line(build.__doc__) for name, build in RECIPES.items()}
     listed = "\n".join(f"  {name:<24}{label}" for name, label in names.items())
     made = argparse.ArgumentParser(
         prog="python -m ebmlib.benchmark",
-        description=__doc__.split("\n")[0],
+        usage="python -m ebmlib.benchmark [options]  (--help lists them)",
+        description=_first_line(__doc__),
         epilog=EXAMPLES + listed,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # `_without_folders` knows flags by their whole names
@@ -422,18 +615,29 @@ def parser() -> argparse.ArgumentParser:
         default=list(METHODS),
         choices=(*BASELINES, *RECIPES),
         metavar="NAME",
-        help="see below (default: all but backbone)",
+        help="see below (default: all that need no file of weights)",
     )
     add(
         "--seeds",
         nargs="+",
-        type=int,
+        type=whole(0),
         default=[0, 1, 2],
         metavar="N",
         help="(default: 0 1 2)",
     )
-    add("--size", type=int, default=128, help="side of images in px (default: 128)")
-    add("--steps", type=int, help="training steps (default: the method's own)")
+    add(
+        "--size",
+        type=whole(8),
+        default=128,
+        metavar="PX",
+        help="side of images (default: 128)",
+    )
+    add(
+        "--steps",
+        type=whole(1),
+        metavar="N",
+        help="training steps of the methods that train (default: the method's own)",
+    )
     add(
         "--aligned",
         choices=ALIGNED,
@@ -445,8 +649,8 @@ def parser() -> argparse.ArgumentParser:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="of a torchvision ResNet, .pth or .safetensors, for the method backbone "
-        "(default: random weights, and the tables say so)",
+        help="of a torchvision ResNet, .pth or .safetensors, for methods that have an "
+        "option weights (default: random weights, and the tables say so)",
     )
     add("--root", help="folder of the categories (default: the variable MVTEC_ROOT)")
     add(
@@ -461,10 +665,17 @@ def parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="keep the fitted detectors here too, for EnergyDetector.load",
     )
-    add("--jobs", type=int, default=1, help="results at a time (default: 1)")
+    add(
+        "--jobs",
+        type=whole(1),
+        default=1,
+        metavar="N",
+        help="results at a time (default: 1)",
+    )
     add(
         "--threads",
-        type=int,
+        type=whole(1),
+        metavar="N",
         help="CPU threads of each result; another number may change the last digits "
         "(default: cores / jobs; on a cluster, what the worker's environment says)",
     )
@@ -490,6 +701,12 @@ def main(arguments: list[str] | None = None) -> int:
     failed = 0
     try:
         asked = cells(options, command)
+        for category in dict.fromkeys(cell["category"] for cell in asked):
+            for note in look_at(category, asked[0]["root"]):
+                print(f"note: {note}", flush=True)
+        check_writable(options.out, "--out")
+        if options.save is not None:
+            check_writable(options.save, "--save")
         for outcome in sweep(asked, jobs=options.jobs, dask=options.dask):
             print(outcome, flush=True)
             failed += not outcome.ok

@@ -52,8 +52,11 @@ def average_precision(scores: Array, labels: Array) -> float:
 def roc_curve(scores: Array, labels: Array) -> tuple[NDArray, NDArray, NDArray]:
     """Every point of the ROC curve: (false positive rate, recall, thresholds).
 
-    A sample is flagged when its score >= threshold. Thresholds are the distinct
-    scores in falling order after a first `inf`, where nothing is flagged.
+    Point k holds the shares of scores >= thresholds[k]. Thresholds are the distinct
+    scores in falling order after a first `inf`, where nothing is flagged; this is
+    the convention of scikit-learn. `ebmlib.detector` flags scores *above* its
+    threshold t, so it works at the point of the smallest listed threshold > t:
+    the shares of scores > thresholds[k] are those of point k - 1.
     Arguments and errors as in `image_auroc`.
     """
     scores, labels = _scores_and_labels(scores, labels)
@@ -101,7 +104,7 @@ def au_pro(maps: Array, masks: Array, limit: float = 0.3) -> float:
     Errors as in `pixel_auroc`. Source: Bergmann et al., IJCV 129, 2021, section 5.2.
     """
     maps, masks = _maps_and_masks(maps, masks)
-    _check_limit(limit)
+    check_limit(limit)
     weights, regions = _region_weights(masks)
     a, b = _tie_intervals(maps[masks], maps[~masks], limit)
     return float(weights @ _area_after(a, b, limit) / (regions * limit))
@@ -114,7 +117,7 @@ def pro_curve(maps: Array, masks: Array, limit: float = 1.0) -> tuple[NDArray, N
     Arguments and errors as in `au_pro`.
     """
     maps, masks = _maps_and_masks(maps, masks)
-    _check_limit(limit)
+    check_limit(limit)
     weights, regions = _region_weights(masks)
     a, b = _tie_intervals(maps[masks], maps[~masks], limit)
     reached = a <= limit
@@ -202,12 +205,13 @@ def bootstrap_interval(
     """
     if n < 1 or not 0 < level < 1:
         raise ValueError(f"need n >= 1 and 0 < level < 1, got n={n}, level={level}.")
-    arrays = tuple(_numpy(array) for array in arrays)
-    groups = _image_groups([len(array) for array in arrays], stratify)
-    evaluate = _resampled(metric, arrays)
-    evaluate(np.arange(len(arrays[0])))  # the data's own errors surface here
+    columns = tuple(to_numpy(array) for array in arrays)
+    groups = _image_groups([len(column) for column in columns], stratify)
+    evaluate = _resampled(metric, columns)
+    evaluate(np.arange(len(columns[0])))  # the data's own errors surface here
     rng = np.random.default_rng(seed)
-    values, undefined = [], 0
+    values: list[float] = []
+    undefined = 0
     while len(values) < n:
         index = np.concatenate([rng.choice(group, len(group)) for group in groups])
         try:
@@ -339,7 +343,8 @@ def _region_weights(masks: NDArray) -> tuple[NDArray, int]:
 # --- Checks ----------------------------------------------------------------------
 
 
-def _numpy(array: Array) -> NDArray:
+def to_numpy(array: Array) -> NDArray:
+    """The values as a NumPy array on the CPU; half precision becomes float32."""
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu()
         if array.dtype in (torch.bfloat16, torch.float16):
@@ -363,7 +368,7 @@ def _finite(array: NDArray, name: str) -> NDArray:
 
 
 def _scores_and_labels(scores: Array, labels: Array) -> tuple[NDArray, NDArray]:
-    scores, labels = _finite(_numpy(scores), "scores"), _numpy(labels)
+    scores, labels = _finite(to_numpy(scores), "scores"), to_numpy(labels)
     if scores.ndim != 1 or scores.shape != labels.shape:
         raise ValueError(
             "scores and labels must be (N,) with the same N, got "
@@ -384,7 +389,7 @@ def _scores_and_labels(scores: Array, labels: Array) -> tuple[NDArray, NDArray]:
 
 
 def _maps_and_masks(maps: Array, masks: Array) -> tuple[NDArray, NDArray]:
-    maps, masks = _finite(_numpy(maps), "maps"), _numpy(masks)
+    maps, masks = _finite(to_numpy(maps), "maps"), to_numpy(masks)
     if maps.ndim != 3 or maps.shape != masks.shape:
         raise ValueError(
             "maps and masks must be (N, H, W) with the same shape, got "
@@ -402,7 +407,8 @@ def _maps_and_masks(maps: Array, masks: Array) -> tuple[NDArray, NDArray]:
     return maps, masks
 
 
-def _check_limit(limit: float) -> None:
+def check_limit(limit: float) -> None:
+    """Raise ValueError unless `limit` is a false positive rate in (0, 1]."""
     if not 0 < limit <= 1:
         raise ValueError(f"limit must be a false positive rate in (0, 1], got {limit}.")
 
@@ -434,7 +440,7 @@ def _image_groups(lengths: list[int], stratify: Array | None) -> list[NDArray]:
         )
     if stratify is None:
         return [np.arange(lengths[0])]
-    labels = _numpy(stratify)
+    labels = to_numpy(stratify)
     if labels.shape != (lengths[0],):
         raise ValueError(
             f"stratify must be ({lengths[0]},), one label per image, "

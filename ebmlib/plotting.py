@@ -8,7 +8,8 @@ read the same on a light and on a dark page.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -17,7 +18,9 @@ import torch
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from numpy.typing import NDArray
+from scipy.integrate import trapezoid
 
 from ebmlib import metrics
 
@@ -81,7 +84,7 @@ def use_style() -> None:
             "lines.linewidth": 2.0,
             "image.cmap": HEAT,
             "image.interpolation": "nearest",
-            "axes.prop_cycle": mpl.cycler(color=CYCLE) + mpl.cycler(linestyle=DASHES),
+            "axes.prop_cycle": cycler(color=CYCLE) + cycler(linestyle=DASHES),
         }
     )
 
@@ -99,7 +102,7 @@ def image_grid(
     _check_titles(titles, len(pictures))
     columns = _columns(min(len(pictures), 8) if columns is None else columns)
     rows = -(-len(pictures) // columns)
-    figure, axes = _figure(
+    figure, axes = new_figure(
         rows, columns, size=(1.5 * columns, (1.8 if titles else 1.5) * rows)
     )
     for i, ax in enumerate(axes.flat):
@@ -143,7 +146,7 @@ def map_overlay(
         raise ValueError(f"need vmin < vmax, got {vmin} and {vmax}: a constant map?")
     columns = min(_columns(columns), len(pictures))
     blocks = -(-len(pictures) // columns)
-    figure, axes = _figure(
+    figure, axes = new_figure(
         2 * blocks, columns, size=(1.5 * columns + 0.9, 3.2 * blocks)
     )
     for ax in axes.flat:
@@ -176,9 +179,10 @@ def score_histogram(
     """How the scores of normal and of anomalous images are distributed.
 
     scores: (N,) finite. labels: (N,) bool or 0/1, one class alone is allowed.
-    threshold: drawn as a line, with the share of each class at or above it.
+    threshold: drawn as a line, with the share of each class above it, which is what
+    `ebmlib.detector` flags: score > threshold.
     """
-    scores, labels = metrics._numpy(scores), metrics._numpy(labels).astype(bool)
+    scores, labels = metrics.to_numpy(scores), metrics.to_numpy(labels).astype(bool)
     if scores.ndim != 1 or scores.shape != labels.shape or not len(scores):
         raise ValueError(
             "scores and labels must be (N,) with the same N >= 1, got "
@@ -186,7 +190,7 @@ def score_histogram(
         )
     _check_finite(scores, "scores")
     edges = np.histogram_bin_edges(scores, bins)
-    figure, axes = _figure(1, 1, size=(6.0, 3.4))
+    figure, axes = new_figure(1, 1, size=(6.0, 3.4))
     ax = axes[0, 0]
     for name, chosen, color, hatch in (
         ("normal", ~labels, NORMAL, ""),
@@ -217,7 +221,11 @@ def roc(scores_by_name: Mapping[str, Array], labels: Array) -> Figure:
         fpr, tpr, _ = metrics.roc_curve(scores, labels)
         auroc = metrics.image_auroc(scores, labels)
         ax.plot(fpr, tpr, label=f"{name}: {auroc:.3f}", **style)
-    chance = {"color": "#777777", "ls": (0, (1, 5)), "lw": 1.2}  # no curve's dashes
+    chance: dict[str, Any] = {
+        "color": "#777777",
+        "ls": (0, (1, 5)),
+        "lw": 1.2,
+    }  # no curve's dashes
     ax.plot([0, 1], [0, 1], label="chance: 0.500", **chance)
     ax.set(xlabel="false positive rate", ylabel="true positive rate")
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -231,10 +239,10 @@ def pro(curves: Mapping[str, tuple[NDArray, NDArray]], limit: float = 0.3) -> Fi
     curves: name -> (fpr, pro) from `metrics.pro_curve`. limit: the false positive rate
     up to which the area is taken; curves must reach it, and are drawn up to it.
     """
-    metrics._check_limit(limit)
+    metrics.check_limit(limit)
     figure, ax = _curves(curves)
     for (name, curve), style in _styled(curves):
-        fpr, overlap = map(metrics._numpy, curve)
+        fpr, overlap = map(metrics.to_numpy, curve)
         if fpr[-1] < limit:
             raise ValueError(
                 f"the curve {name!r} ends at {fpr[-1]:g}, before limit={limit:g}; "
@@ -243,7 +251,7 @@ def pro(curves: Mapping[str, tuple[NDArray, NDArray]], limit: float = 0.3) -> Fi
         end = np.interp(limit, fpr, overlap)
         fpr, overlap = fpr[fpr < limit], overlap[fpr < limit]
         fpr, overlap = np.append(fpr, limit), np.append(overlap, end)
-        area = np.trapezoid(overlap, fpr) / limit
+        area = trapezoid(overlap, fpr) / limit
         ax.plot(fpr, overlap, label=f"{name}: {area:.3f}", **style)
     ax.set(xlabel="false positive rate (pixels)", ylabel="per-region overlap")
     ax.set(xlim=(-0.02 * limit, 1.02 * limit), ylim=(-0.02, 1.02))
@@ -251,7 +259,7 @@ def pro(curves: Mapping[str, tuple[NDArray, NDArray]], limit: float = 0.3) -> Fi
     return figure
 
 
-def training_vitals(log: object) -> Figure:
+def training_vitals(log: Any) -> Figure:
     """What a training run reports step by step, one panel per vital sign.
 
     log: a `TrainingLog` (`.steps`, `.health`) or a dict of lists, name -> values,
@@ -275,13 +283,13 @@ def training_vitals(log: object) -> Figure:
         )
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure, axes = _figure(rows, columns, size=(3.3 * columns, 2.5 * rows))
+    figure, axes = new_figure(rows, columns, size=(3.3 * columns, 2.5 * rows))
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
     for ax, (title, names, logarithmic) in zip(axes.flat, panels, strict=False):
         for (name, values), style in _styled({name: health[name] for name in names}):
-            values = metrics._numpy(values).astype(float)
-            x = np.arange(len(values)) if steps is None else metrics._numpy(steps)
+            values = metrics.to_numpy(values).astype(float)
+            x = np.arange(len(values)) if steps is None else metrics.to_numpy(steps)
             if len(x) != len(values):
                 raise ValueError(f"{name}: {len(values)} values at {len(x)} steps.")
             label = name.removeprefix("chain_").replace("_", " ")
@@ -300,10 +308,13 @@ def training_vitals(log: object) -> Figure:
 # --- The parts -------------------------------------------------------------------
 
 
-def _figure(
+def new_figure(
     rows: int, columns: int, size: tuple[float, float]
 ) -> tuple[Figure, NDArray]:
-    """A figure that a notebook shows once, when it ends a cell, and not twice."""
+    """A figure with (rows, columns) axes and `size` in inches, closed in pyplot.
+
+    A notebook shows it once, when it ends a cell, and not a second time.
+    """
     figure, axes = plt.subplots(
         rows, columns, figsize=size, squeeze=False, layout="constrained"
     )
@@ -314,11 +325,11 @@ def _figure(
 def _curves(named: Mapping) -> tuple[Figure, Axes]:
     if not named:
         raise ValueError("no curve to draw: the mapping from names is empty.")
-    figure, axes = _figure(1, 1, size=(6.8, 4.0))
+    figure, axes = new_figure(1, 1, size=(6.8, 4.0))
     return figure, axes[0, 0]
 
 
-def _styled(named: Mapping):
+def _styled(named: Mapping) -> Iterator[tuple[tuple, dict[str, Any]]]:
     """The items, each with a color and a dash pattern of its own."""
     for i, item in enumerate(named.items()):
         yield item, {"color": CYCLE[i % len(CYCLE)], "ls": DASHES[i % len(DASHES)]}
@@ -339,7 +350,7 @@ def _log_axis(ax: Axes) -> None:
     low, high = ax.get_ylim()
     decades = math.log10(high / low)
     if decades < 0.5:  # not one decade may be in it
-        locator = ticker.MaxNLocator(4)
+        locator: ticker.Locator = ticker.MaxNLocator(4)
     else:
         subs = (1, 2, 5) if decades < 2 else (1,)
         locator = ticker.LogLocator(subs=subs, numticks=6)
@@ -368,7 +379,7 @@ def _beyond(heat: NDArray, vmin: float, vmax: float) -> str:
 
 def _pictures(images: Array) -> NDArray:
     """(N, H, W) for gray or (N, H, W, 3) for color, checked."""
-    pictures = metrics._numpy(images)
+    pictures = metrics.to_numpy(images)
     if pictures.ndim == 4 and pictures.shape[1] in (1, 3):
         pictures = np.moveaxis(pictures, 1, -1)
         pictures = pictures[..., 0] if pictures.shape[-1] == 1 else pictures
@@ -389,7 +400,7 @@ def _pictures(images: Array) -> NDArray:
 
 
 def _maps(maps: Array) -> NDArray:
-    heat = metrics._numpy(maps)
+    heat = metrics.to_numpy(maps)
     if heat.ndim != 3:
         raise ValueError(f"maps must be (N, H, W), got {heat.shape}.")
     _check_finite(heat, "maps")
@@ -399,7 +410,7 @@ def _maps(maps: Array) -> NDArray:
 def _outlines(masks: Array | None, shape: tuple[int, ...]) -> NDArray | None:
     if masks is None:
         return None
-    outlines = metrics._numpy(masks)
+    outlines = metrics.to_numpy(masks)
     if outlines.shape != shape:
         raise ValueError(f"masks must be {shape} like the maps, got {outlines.shape}.")
     if outlines.dtype != bool:

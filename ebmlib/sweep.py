@@ -6,6 +6,7 @@ for memory fails alone, and the workers of the sweep only wait: threads of this
 machine, or the workers of a Dask cluster, through the same call of joblib.
 """
 
+import io
 import json
 import os
 import subprocess
@@ -79,7 +80,7 @@ def run_cell(cell: Cell) -> Outcome:
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        lines = process.stdout.read().strip().splitlines()
+        lines = (process.stdout or io.StringIO()).read().strip().splitlines()
         code = process.wait()
     if code < 0:
         return Outcome(path.name, f"killed by signal {-code}", False)
@@ -97,26 +98,3 @@ def watch_parent() -> None:
         os._exit(1)
 
     Thread(target=wait, daemon=True).start()
-
-
-def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Write JSON so that `path` holds either nothing or all of it."""
-    text = to_text(result)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.part")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def to_text(value: Any, indent: int = 0) -> str:
-    """JSON with one line per entry of a dictionary; lists stay on one line."""
-    if not isinstance(value, dict) or not value:
-        return json.dumps(value)
-    space = " " * (indent + 1)
-    entries = [
-        f"{space}{json.dumps(k)}: {to_text(v, indent + 1)}" for k, v in value.items()
-    ]
-    return "{\n" + ",\n".join(entries) + "\n" + " " * indent + "}"

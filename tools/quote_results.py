@@ -5,23 +5,31 @@ numbers. Run this after the benchmarks; tests/book/test_results_quoted_07.py and
 tests/book/test_results_quoted_10.py compare both.
 """
 
-import json
 from pathlib import Path
 
 import nbformat
 
+from ebmbook.results import read_results
+from ebmlib.results_files import record
+
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
 CATEGORIES = ("mvtec/bottle", "mvtec/screw")
+METHOD = "contrast"
 SCORES = ("energy", "max", "top", "l2")
 MARK = "<!-- quoted results -->"
 
 
 def runs(category: str) -> list[tuple[int, dict[str, float]]]:
     """(seed, image AUROC by score) of the committed runs of a category."""
-    pattern = f"{category.replace('/', '-')}_contrast_128px_seed*.json"
-    loaded = [json.loads(p.read_text()) for p in ROOT.glob(f"results/{pattern}")]
     found = []
-    for run in sorted(loaded, key=lambda run: run["seed"]):
+    for run in read_results(RESULTS):
+        if (run["category"], run["method"], run["image_size"]) != (
+            category,
+            METHOD,
+            128,
+        ):
+            continue
         scores = run["metrics"]["image_scores"]
         found.append((run["seed"], {s: scores[s]["image_auroc"] for s in SCORES}))
     return found
@@ -29,7 +37,9 @@ def runs(category: str) -> list[tuple[int, dict[str, float]]]:
 
 def longer_runs() -> str:
     """Chapter 7: what more updates of contrastive divergence buy, by length."""
-    made = json.loads((ROOT / "results" / "longer_run.json").read_text())
+    made = record(RESULTS, "longer_run")
+    if made is None:
+        raise SystemExit("no record: run python benchmarks/longer_run.py first")
     lines = [
         "| updates | energy | gradient map, maximum | drift to noise |",
         "|--:|--:|--:|--:|",

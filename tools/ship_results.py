@@ -10,7 +10,14 @@ from pathlib import Path
 from ebmbook.results import SHIPPED, read_results
 
 ROOT = Path(__file__).resolve().parents[1]
-DROPPED = ("versions", "command", "curve", "vitals", "events")  # shown by no table
+DROPPED = (
+    "versions",
+    "command",
+    "date",
+    "curve",
+    "vitals",
+    "events",
+)  # shown by no table
 
 
 def shipped() -> str:

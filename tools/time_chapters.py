@@ -1,4 +1,4 @@
-"""Time the chapters; write results/chapter_times.json, which the status page shows.
+"""Time the chapters; write a record in results/, which the status page shows.
 
     python tools/time_chapters.py
 
@@ -7,7 +7,6 @@ threads). Nothing is stored in the notebooks. Run it on a machine that does noth
 else; the load at the start is written beside the times.
 """
 
-import json
 import os
 import platform
 import sys
@@ -19,8 +18,10 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from ebmlib.results_files import DRILLS, record_path, write_result
+
 ROOT = Path(__file__).resolve().parents[1]
-TARGET = ROOT / "results" / "chapter_times.json"
+TARGET = record_path(ROOT / "results", DRILLS, "time_chapters")
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "nbclient")
 
 
@@ -69,9 +70,7 @@ def main() -> None:
         | {name: version(name) for name in PACKAGES},
         "seconds": times,
     }
-    unfinished = TARGET.with_suffix(".part")
-    unfinished.write_text(json.dumps(result, indent=1) + "\n")
-    unfinished.replace(TARGET)
+    write_result(TARGET, result)
 
 
 if __name__ == "__main__":

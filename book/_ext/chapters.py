@@ -4,7 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from tables import ROOT, Generated
+from tables import RESULTS, ROOT, Generated
+
+from ebmlib.results_files import record
 
 FENCED = re.compile(r"^```.*?^```", re.S | re.M)
 FORMULA = re.compile(r"\$\$.*?\$\$( *\([\w-]+\))?|\$[^$]+\$", re.S)
@@ -36,9 +38,9 @@ def count(path: Path) -> dict[str, int | str]:
     }
 
 
-def table(paths: list[Path], times: Path) -> list[str]:
+def table(paths: list[Path], results: Path) -> list[str]:
     """Markdown lines: a row for every chapter, the sum, and where times come from."""
-    timed = json.loads(times.read_text(encoding="utf-8")) if times.exists() else {}
+    timed = record(results, "time_chapters") or {}
     seconds = timed.get("seconds", {})
     keys = ("words", "cells", "exercises", "figures")
     lines = ["| | chapter | words | code cells | exercises | figures | seconds |"]
@@ -71,7 +73,7 @@ class Chapters(Generated):
         """The Markdown lines."""
         pages = [p for p in self.env.found_docs if re.match(r"notebooks/\d", p)]
         paths = [ROOT / f"{page}.ipynb" for page in pages]
-        return table(paths, ROOT / "results" / "chapter_times.json")
+        return table(paths, RESULTS)
 
 
 def setup(app) -> dict:

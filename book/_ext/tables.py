@@ -1,6 +1,5 @@
-"""What this book adds to Sphinx: vendored browser libraries, results, versions."""
+"""What this book adds to Sphinx: vendored browser libraries, tables of results."""
 
-import subprocess
 import tomllib
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from ebmbook.results import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "results"
 SHOWN = ["torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pillow",
          "safetensors", "torchvision", "jupyter-book", "nbval", "pytest"]  # fmt: skip
 
@@ -49,14 +49,9 @@ def versions_table() -> list[str]:
 
 
 def results_date(runs: list[dict]) -> list[str]:
-    """Markdown lines: how many runs there are, and when the newest was committed."""
-    command = ["git", "log", "-1", "--format=%cs", "--", "results"]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        date = done.stdout.strip()
-    except OSError:  # a copy of the book without git
-        date = ""
-    newest = f"; the newest was committed on {date}" if date else ""
+    """Markdown lines: how many runs there are, and of which day the newest is."""
+    newest = max((run["date"] for run in runs if "date" in run), default="")
+    newest = newest and f"; the newest is of {newest}"
     return [f"The tables below sum up {len(runs)} runs{newest}."]
 
 
@@ -80,7 +75,7 @@ class Results(Generated):
 
     def lines(self) -> list[str]:
         """The Markdown lines."""
-        runs = read_results(ROOT / "results")
+        runs = read_results(RESULTS)
         return [*results_date(runs), "", *results_table(runs)]
 
 
@@ -89,7 +84,7 @@ class Gains(Generated):
 
     def lines(self) -> list[str]:
         """The Markdown lines."""
-        return gains_table(read_results(ROOT / "results"))
+        return gains_table(read_results(RESULTS))
 
 
 class Ablation(Generated):
@@ -97,7 +92,7 @@ class Ablation(Generated):
 
     def lines(self) -> list[str]:
         """The Markdown lines."""
-        return ablation_table(ROOT / "results")
+        return ablation_table(RESULTS)
 
 
 class Choice(Generated):
@@ -107,7 +102,7 @@ class Choice(Generated):
 
     def lines(self) -> list[str]:
         """The Markdown lines."""
-        return choice_table(ROOT / "results", self.arguments[0])
+        return choice_table(RESULTS, self.arguments[0])
 
 
 class Tried(Generated):
@@ -117,7 +112,7 @@ class Tried(Generated):
 
     def lines(self) -> list[str]:
         """The Markdown lines."""
-        return tried_table(ROOT / "results", self.arguments[0])
+        return tried_table(RESULTS, self.arguments[0])
 
 
 class Curve(Generated):
@@ -125,7 +120,7 @@ class Curve(Generated):
 
     def lines(self) -> list[str]:
         """The Markdown lines."""
-        return curve_table(ROOT / "results")
+        return curve_table(RESULTS)
 
 
 class Versions(Generated):

@@ -1,6 +1,5 @@
 """Tables and figures say what the files say, trivial rows included."""
 
-import importlib
 import inspect
 import json
 from pathlib import Path
@@ -18,6 +17,7 @@ from ebmbook.results import (
     gains_table,
     plot_results,
     read_results,
+    recipe_of,
     results_table,
     tried_table,
 )
@@ -25,6 +25,7 @@ from ebmlib.baselines import BASELINES, TRIVIAL
 from ebmlib.metrics import bootstrap_interval, image_auroc
 from ebmlib.networks import PatchEnergy
 from ebmlib.products import LOUD, ProductOfExperts
+from ebmlib.results_files import HISTORY, record, record_path, write_result
 from ebmlib.scoring import weighted_map
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -58,6 +59,11 @@ def scored(seed, shift=0.0, n=60):
     return made(seed=seed, images=images)
 
 
+def keep(folder, script, made, of=""):
+    """Put down the record of a finished experiment."""
+    write_result(record_path(folder, HISTORY, script, of), made)
+
+
 def test_every_trivial_row_is_in_every_table_measured_or_not():
     lines = results_table([made(), made("pca", auroc=0.7)])
     for name in TRIVIAL:
@@ -85,6 +91,28 @@ def test_baselines_stand_under_their_honest_names_and_in_one_order():
     lines = results_table([made(name) for name in ("contrast", *reversed(BASELINES))])
     rows = [x.split(" | ")[0].strip("| ") for x in lines if x.startswith("| ")][1:]
     assert rows == [*(build.label for build in BASELINES.values()), "contrast"]
+
+
+def test_what_could_not_be_measured_is_a_dash():
+    one = made()
+    one["metrics"] |= {"image_auroc": None, "image_auroc_interval": None}
+    one["images"] = {"labels": [1, 1], "scores": {"energy": [0.1, 0.2]}}
+    (line,) = [x for x in results_table([one]) if x.startswith("| contrast |")]
+    assert line.startswith("| contrast | 1 | – | – | – | 0.800 | 0.600 |")
+    assert gains_table([one]) == ["No run holds the scores of its images yet."]
+    assert plot_results([one, made("pca")]).axes[0].get_yticklabels()[0].get_text() == (
+        "PCA reconstruction"
+    )
+
+
+def test_a_longer_training_has_a_row_of_its_own_and_former_names_say_what_they_are():
+    long = made(options={"steps": 8000}, auroc=0.95)
+    lines = results_table([made(), long, made("thorough_experts")])
+    rows = [x.split(" | ")[0].strip("| ") for x in lines if x.startswith("| ")]
+    assert rows[-3:] == ["contrast", "contrast, 8000 steps", "thorough experts"]
+    assert recipe_of(made("thorough_experts")) == ("experts", 8000)
+    assert recipe_of(made(settings={"steps": 7})) == ("contrast", 7)
+    assert recipe_of(made("pca")) == ("pca", None)
 
 
 def test_gain_is_the_difference_of_the_library_s_aurocs():
@@ -169,7 +197,7 @@ def test_an_ablation_says_what_each_row_loses(tmp_path):
         for name, gain in (("standing", 0.0), ("without log", -0.02))
     ]
     made = {"category": "mvtec/felt", "image_size": 64, "rows": rows}
-    (tmp_path / "ablation_mvtec-felt_64px.json").write_text(json.dumps(made))
+    keep(tmp_path, "map_ablation", made, "mvtec/felt_64px")
     lines = ablation_table(tmp_path)
     assert "| standing | 0.900 |  | 0.800 |  |" in lines
     assert any("| without log | 0.880 | -20 (-30 to -10) | 0.800 |" in x for x in lines)
@@ -187,7 +215,7 @@ def test_a_choice_shows_the_best_and_the_standing_candidate(tmp_path):
         "ranking": ranked,
         "standing": {"cells": 2.5, "noise": 0.02, "share": 0.25},
     }
-    (tmp_path / "choice_experts.json").write_text(json.dumps(made))
+    keep(tmp_path, "choose_experts", made)
     lines = choice_table(tmp_path, most=1)
     assert len(lines) == 4
     assert lines[0] == "| rank | patch | noise | share | felt | mean |"
@@ -195,7 +223,7 @@ def test_a_choice_shows_the_best_and_the_standing_candidate(tmp_path):
     assert lines[3] == "| 3 (standing) | 2.5 cells | 0.02 | 0.25 | 0.600 | 0.700 |"
     made["chosen"] = ranked[1]
     made["categories"]["mvtec/felt, 32 px"] = made["categories"]["mvtec/felt, 64 px"]
-    (tmp_path / "choice_registered.json").write_text(json.dumps(made))
+    keep(tmp_path, "choose_registered", made)
     lines = choice_table(tmp_path, "registered", most=1)
     assert (
         lines[0]
@@ -216,7 +244,7 @@ def test_every_product_that_was_tried_has_a_row_over_all_exams(tmp_path):
         figures = {"image_auroc": image, "pixel_auroc": 0.9, "au_pro": 0.3}
         exams[name] = {"rows": [{"experts": e, **figures} for e in ("both", "one")]}
     exams["nail"]["rows"].append({"experts": "new", **figures})
-    (tmp_path / "tried_experts.json").write_text(json.dumps({"categories": exams}))
+    keep(tmp_path, "try_experts", {"categories": exams})
     head, _, both, _, new = tried_table(tmp_path)
     assert head == "| experts | felt | nail | mean |"
     assert new == "| new | – | 0.700 | – |"
@@ -229,13 +257,13 @@ def test_a_curve_has_one_row_for_every_length_and_width(tmp_path):
     size = {"steps": 500, "width": 16, "parameters": 9000, "seconds": 41.3}
     made = {"category": "mvtec/felt", "image_size": 64, "seed": 0}
     made["rows"] = [size | figures]
-    (tmp_path / "curve_mvtec-felt_64px.json").write_text(json.dumps(made))
+    keep(tmp_path, "training_curve", made, "mvtec/felt_64px")
     row = "| 500 | 16 | 9000 | 41 | 0.500 | 0.600 | 0.900 | 0.300 |"
     assert row in curve_table(tmp_path)
 
 
 def test_the_standing_choice_is_that_of_the_library():
-    made = json.loads((RESULTS / "choice_experts.json").read_text())
+    made = record(RESULTS, "choose_experts")
     network = PatchEnergy(3, width=8)
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     gaussians = ProductOfExperts.of(network, images).gaussians
@@ -246,17 +274,5 @@ def test_the_standing_choice_is_that_of_the_library():
         "share": share,
     }
     assert made["standing"] == standing
-    made = json.loads((RESULTS / "choice_registered.json").read_text())
+    made = record(RESULTS, "choose_registered")
     assert made["standing"] == {**standing, "loud": LOUD}
-
-
-@pytest.mark.parametrize("what", ["experts", "registered"])
-def test_a_recorded_choice_follows_from_its_rows_by_the_written_rule(what, monkeypatch):
-    monkeypatch.syspath_prepend(RESULTS.parent / "benchmarks")
-    script = importlib.import_module(f"choose_{what}")
-    made = json.loads((RESULTS / f"choice_{what}.json").read_text())
-    rows = {name: one["rows"] for name, one in made["categories"].items()}
-    assert script.ranking(rows) == made["ranking"] and made["rule"] == script.RULE
-    assert made["standing"] == script.STANDING
-    if what == "registered":
-        assert script.chosen(made["ranking"]) == made["chosen"]

@@ -1,6 +1,5 @@
 """Chapter 7 quotes longer runs of its training; they must be those of results/."""
 
-import json
 import re
 from pathlib import Path
 
@@ -8,9 +7,11 @@ import nbformat
 import numpy as np
 import pytest
 
+from ebmlib.results_files import record
+
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = nbformat.read(ROOT / "notebooks" / "07_train_an_image_ebm.ipynb", 4).cells
-MADE = json.loads((ROOT / "results" / "longer_run.json").read_text())["rows"]
+MADE = record(ROOT / "results", "longer_run")["rows"]
 STALE = "run python tools/quote_results.py"
 FIGURES = ("energy", "gradient_max", "chain_drift_to_noise")
 

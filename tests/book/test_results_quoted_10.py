@@ -1,11 +1,12 @@
 """Chapter 10 quotes results of real images; they must be those of results/."""
 
-import json
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+
+from ebmlib.results_files import read_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTER = ROOT / "notebooks" / "10_scores_from_the_gradient_map.ipynb"
@@ -27,12 +28,12 @@ def table() -> dict[tuple[str, int], list[float]]:
 
 
 def committed() -> dict[tuple[str, int], dict]:
-    found = {}
-    for category in ("bottle", "screw"):
-        for path in ROOT.glob(f"results/mvtec-{category}_contrast_128px_seed*.json"):
-            run = json.loads(path.read_text())
-            found[category, run["seed"]] = run
-    return found
+    return {
+        (run["category"].removeprefix("mvtec/"), run["seed"]): run
+        for run in read_runs(ROOT / "results").values()
+        if run["category"] in ("mvtec/bottle", "mvtec/screw")
+        and (run["method"], run["image_size"]) == ("contrast", 128)
+    }
 
 
 def test_every_committed_run_has_a_row_and_every_row_a_run():

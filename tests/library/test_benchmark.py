@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,17 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from ebmbook.results import results_table
 from ebmlib import benchmark
 from ebmlib.data import load, synthetic
 from ebmlib.detector import EnergyDetector
 from ebmlib.metrics import au_pro, image_auroc
-from ebmlib.sweep import to_text
+from ebmlib.results_files import result_path, to_text
 
-ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {
     *("category", "method", "seed", "image_size", "settings", "metrics", "images"),
     *("vanished_masks", "seconds", "peak_memory_mb", "versions", "hardware", "command"),
+    *("options", "date"),
 }
 QUICK = {"steps": 2, "false_alarm_rate": 0.4}
 
@@ -72,21 +73,68 @@ def test_the_figures_follow_from_the_scores_of_the_images(nut):
 
 def test_a_perfect_map_gets_a_perfect_score(nut):
     labels, masks = np.asarray(nut.labels), np.asarray(nut.masks)
-    scores = {"score": nut.labels.float()}
-    found = benchmark.measure(scores, nut.masks.float(), nut)
+    answer = benchmark.Answer({"score": nut.labels.float()}, nut.masks.float(), {})
+    found = benchmark.measure(answer, nut)
     assert found["image_auroc"] == found["pixel_auroc"] == found["au_pro"] == 1.0
     assert labels.sum() == masks.any((1, 2)).sum()
 
 
-def test_without_masks_only_detection_is_measured_and_the_table_says_so(nut):
+def test_without_masks_only_detection_is_measured(nut):
     bare = replace(nut, masks=torch.zeros_like(nut.masks))
     result = benchmark.run(bare, "contrast", **QUICK)
     assert set(result["metrics"]["maps"]["gradient"]) == {"image_auroc"}
     assert not {"pixel_auroc", "au_pro"} & result["metrics"].keys()
     whole = benchmark.run(nut, "contrast", **QUICK)
     assert result["metrics"]["image_scores"] == whole["metrics"]["image_scores"]
-    (row,) = (r for r in results_table([result]) if r.startswith("| contrast"))
-    assert row.count("–") >= 2
+    assert "need masks" in "".join(result["metrics"]["notes"])
+
+
+@pytest.mark.parametrize("defective", [True, False])
+def test_with_one_class_the_maps_are_measured_and_image_auroc_is_null(nut, defective):
+    kept = [i for i, label in enumerate(nut.labels.tolist()) if label == defective]
+    one = replace(
+        nut,
+        test=nut.test[kept],
+        labels=nut.labels[kept],
+        masks=nut.masks[kept],
+        kinds=[nut.kinds[i] for i in kept],
+    )
+    metrics = benchmark.run(one, "per_pixel_gaussian")["metrics"]
+    assert metrics["image_auroc"] is metrics["image_auroc_interval"] is None
+    assert metrics["image_scores"] == {} and "both classes" in metrics["notes"][0]
+    assert ("au_pro" in metrics) == defective
+    if defective:
+        maps = benchmark.fit("per_pixel_gaussian", nut.train).anomaly_map(one.test)
+        expected = au_pro(maps, one.masks)
+        assert metrics["au_pro"] == pytest.approx(expected, abs=1e-4)
+    scores = benchmark.run(one, "contrast", **QUICK)["images"]["scores"]
+    assert len(scores["energy"]) == len(kept)
+
+
+def test_what_cannot_be_measured_is_said_before_anything_is_fitted():
+    assert benchmark.unmeasured(["good", "cut"], masked=True) == []
+    (note,) = benchmark.unmeasured(["cut", "cut"], masked=True)
+    assert note.endswith("the test images are 0 normal and 2 defective ones")
+    (note,) = benchmark.unmeasured(["good", "cut"], masked=False)
+    assert note.startswith("pixel AUROC and AU-PRO need masks")
+    for kinds in (["good"], ["cut"]):
+        with pytest.raises(ValueError, match="nothing can be measured: image AUROC"):
+            benchmark.unmeasured(kinds, masked=False)
+
+
+def test_a_detector_prepares_the_test_images_once(nut):
+    """`evaluate` asks `EnergyDetector.score_all` and nothing else that sees images."""
+    model = benchmark.fit("contrast", nut.train, **QUICK)
+    expected = benchmark.evaluate(model, nut.test)
+    whole, calls = benchmark.score_all(model, nut.test), []
+    model.score_all = lambda images: calls.append(len(images)) or whole
+    for name in ("anomaly_score", "anomaly_map", "all_scores", "raw_map"):
+        setattr(model, name, None)
+    found = benchmark.evaluate(model, nut.test)
+    assert calls == [len(nut.test)]
+    assert torch.equal(found.scores["score"], expected.scores[model.score])
+    assert found.scores.keys() == expected.scores.keys()
+    assert torch.equal(found.maps, expected.maps)
 
 
 # ------------------------------------------------------- what selection may look at
@@ -119,8 +167,7 @@ def test_nothing_of_the_test_set_is_read_before_the_fit_is_over(
         return model
 
     monkeypatch.setattr(benchmark, "fit", fit_then_open)
-    options = benchmark.accepted(method, QUICK)
-    result = benchmark.run(sealed, method, **options)
+    result = benchmark.run(sealed, method, **QUICK)
     assert sealed.open and result["metrics"].keys() >= {"image_auroc", "au_pro"}
 
 
@@ -129,44 +176,6 @@ def test_the_seal_holds(nut):
     for name in ("test", "labels", "masks", "kinds", "notes"):
         with pytest.raises(AssertionError, match=f"fit looked at Category.{name}"):
             getattr(sealed, name)
-
-
-def test_the_mock_exams_behind_the_settings_open_no_test_image(nut, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    mock_exam = importlib.import_module("mock_exam")
-    monkeypatch.setattr(mock_exam, "load", lambda *_, **__: SealedCategory(nut))
-    options = SimpleNamespace(size=32, root=None)
-    exam = mock_exam.exam_of("synthetic/nut", options)
-
-    def stands_in(image, images):
-        return bool((images == image).flatten(1).all(1).any())
-
-    kept, normal = exam.train, exam.test[~exam.labels]
-    assert len(kept) == 16 and len(normal) == 4 and int(exam.labels.sum()) == 12
-    assert all(stands_in(image, nut.train) for image in (*kept, *normal))
-    assert not any(stands_in(image, kept) for image in normal)
-    for image, mask in zip(
-        exam.test[exam.labels], exam.masks[exam.labels], strict=True
-    ):
-        same = (image == nut.train).all(1)  # (N, H, W): pixels of a training image
-        assert mask.any() and same.flatten(1).float().mean(1).max() > 0.3
-
-
-def test_a_record_of_mock_exams_keeps_what_it_has(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    mock_exam = importlib.import_module("mock_exam")
-    options = SimpleNamespace(categories=["nut", "bolt"], size=32, steps=5)
-    record = mock_exam.Record(tmp_path / "tried_maps.json", "What.\n\nMore.")
-    assert record.missing(options) == ["nut", "bolt"]
-    record.keep("nut", options, rows := [{"maps": "a", "au_pro": 0.5}])
-    record.write()
-
-    again = mock_exam.Record(tmp_path / "tried_maps.json", "What.")
-    assert again.missing(options) == ["bolt"] and again.rows("nut", options) == rows
-    command = again.made["categories"]["nut, 32 px"]["command"]
-    assert command.startswith("python benchmarks/try_maps.py NETWORKS --categories nut")
-    options.size = 64
-    assert again.missing(options) == ["nut", "bolt"]
 
 
 def test_the_fit_is_the_same_whatever_the_test_images_are(nut):
@@ -204,11 +213,22 @@ def test_the_caller_may_overrule_the_training_images(nut):
 # ------------------------------------------------------------------------ many results
 
 
+def files(folder: Path) -> list[Path]:
+    """All files below the folder."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def own(root: Path, **few) -> Path:
+    """A category of one's own in MVTec layout, called felt."""
+    few = {"size": 32, "n_train": 8, "n_test": 4, "n_defective": 1} | few
+    return synthetic.write(root, "weave", **few).rename(root / "felt")
+
+
 def test_the_command_writes_whole_files_and_repeats_nothing(tmp_path, capsys):
     words = ["--size", "32", "--seeds", "0", "1", "--out", str(tmp_path)]
     words += ["--methods", "brightness", "--categories", "synthetic/bolt"]
     assert benchmark.main(words) == 0
-    (path,) = tmp_path.iterdir()  # a method without randomness runs once
+    (path,) = files(tmp_path)  # a method without randomness runs once
     result = json.loads(path.read_text())
     assert set(result) == FIELDS
     assert str(tmp_path) not in path.read_text()
@@ -224,19 +244,23 @@ def test_peak_memory_is_that_of_the_cell_not_of_the_process_that_asked(tmp_path)
     big = torch.ones(100_000_000)  # 400 MB here
     words = ["--size", "32", "--methods", "pca", "--out", str(tmp_path)]
     assert benchmark.main(words) == 0 and len(big)
-    (path,) = tmp_path.iterdir()
+    (path,) = files(tmp_path)
     here = benchmark.peak_memory_mb()
     assert 50 < json.loads(path.read_text())["peak_memory_mb"] < here - 200
 
 
 def test_a_failed_cell_is_reported_and_stops_nothing(tmp_path, capsys):
-    words = ["--size", "32", "--methods", "brightness", "--out", str(tmp_path)]
-    words += ["--categories", "synthetic/nit", "synthetic/nut"]
+    broken = next((own(tmp_path) / "train" / "good").iterdir())
+    broken.write_bytes(b"no image")
+    out = tmp_path / "results"
+    words = ["--size", "32", "--methods", "brightness", "--out", str(out)]
+    words += ["--root", str(tmp_path), "--categories", "mvtec/felt", "synthetic/nut"]
     assert benchmark.main(words) == 1
-    out = capsys.readouterr().out
-    assert "synthetic-nit_brightness_32px_seed0.json: FAILED: ValueError: cat" in out
-    assert "1 of 2 failed; the same command tries them again" in out
-    assert [path.name for path in tmp_path.iterdir()] == [
+    said = capsys.readouterr().out
+    assert "mvtec-felt_brightness_32px_seed0.json: FAILED: " in said
+    assert broken.name in said
+    assert "1 of 2 failed; the same command tries them again" in said
+    assert [path.name for path in files(out)] == [
         "synthetic-nut_brightness_32px_seed0.json"
     ]
 
@@ -252,14 +276,38 @@ def refusal(words, capsys):
 def test_a_result_of_other_settings_is_not_taken_for_the_one_asked_for(
     tmp_path, capsys
 ):
-    path = benchmark.result_path(tmp_path, "synthetic/nut", "contrast", 0, 32)
+    path = result_path(tmp_path, "synthetic/nut", "contrast", 0, 32)
+    path.parent.mkdir()
     path.write_text(json.dumps({"settings": {"steps": 7, "aligned": True}}))
     words = ["--size", "32", "--seeds", "0", "--out", str(tmp_path), "--methods"]
-    benchmark.main([*words, "contrast", "--steps", "7"])
-    said = refusal([*words, "contrast", "--steps", "8"], capsys)
-    assert "was made with {'steps': 7}, not with {'steps': 8}" in said
+    assert benchmark.main([*words, "contrast"]) == 0
+    assert benchmark.main([*words, "contrast", "--aligned", "yes"]) == 0
     said = refusal([*words, "contrast", "--aligned", "no"], capsys)
     assert "was made with {'aligned': True}, not with {'aligned': False}" in said
+    path.write_text(json.dumps({"settings": {}, "options": {"aligned": False}}))
+    said = refusal([*words, "contrast"], capsys)
+    assert "was made with {'aligned': False}, not with {}" in said
+
+
+def test_two_lengths_of_training_are_two_results(tmp_path):
+    words = ["--size", "32", "--seeds", "0", "--out", str(tmp_path), "--steps", "3"]
+    words += ["--methods", "score_matching", "pca"]
+    for cell in benchmark.cells(benchmark.parser().parse_args(words), "a test"):
+        benchmark.run_here(cell)
+    both = {path.name: json.loads(path.read_text()) for path in files(tmp_path)}
+    energy = both.pop("synthetic-nut_score_matching_3steps_32px_seed0.json")
+    assert energy["options"] == {"steps": 3} and energy["settings"]["steps"] == 3
+    assert list(both) == ["synthetic-nut_pca_32px_seed0.json"]
+
+
+def test_a_broken_result_is_named_before_anything_runs(tmp_path, capsys):
+    path = result_path(tmp_path, "synthetic/nut", "pca", 0, 32)
+    path.parent.mkdir()
+    words = ["--size", "32", "--out", str(tmp_path), "--methods", "brightness", "pca"]
+    for broken in ('{"settings": {', "[1, 2]", "\xff"):
+        path.write_bytes(broken.encode("latin-1"))
+        assert str(path) in refusal(words, capsys)
+        assert files(tmp_path) == [path]
 
 
 def test_mistakes_on_the_command_line_get_one_line(tmp_path, capsys, monkeypatch):
@@ -270,6 +318,70 @@ def test_mistakes_on_the_command_line_get_one_line(tmp_path, capsys, monkeypatch
     assert said.endswith("no category here (a folder with train/good)")
     said = refusal(["--method", "pca"], capsys)  # no abbreviations: see --weights
     assert "unrecognized arguments: --method" in said
+    said = refusal(["--methods", "pcaa"], capsys)
+    assert "--methods: invalid choice: 'pcaa'" in said
+    said = refusal(["--categories", "synthetic/nit"], capsys)
+    assert "synthetic/nit: no such category" in said
+    said = refusal(["--categories", "mvtec/no", "--root", str(tmp_path)], capsys)
+    assert said.endswith("no category here (a folder with train/good)")
+
+
+@pytest.mark.parametrize("flag", ["--steps", "--jobs", "--threads", "--size"])
+@pytest.mark.parametrize("value", ["-5", "a", "1.5", "0"])
+def test_a_number_that_makes_no_sense_is_refused_by_its_name(flag, value, capsys):
+    said = refusal([flag, value], capsys)
+    assert f"argument {flag}: must be a whole number of at least" in said
+    assert said.endswith(f"got '{value}'")
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_first_fit(
+    tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(benchmark, "sweep", None)  # nothing may start
+    words = ["--methods", "brightness", "--size", "32"]
+    for flag in ("--out", "--save"):
+        out = ["--out", str(tmp_path / "results")] if flag == "--save" else []
+        said = refusal([*words, *out, flag, str(tmp_path / "file" / "in")], capsys)
+        assert f"{flag} " in said and "cannot be written" in said
+
+
+@pytest.mark.parametrize("gone", ["good", "defects", "defects and masks"])
+def test_test_folders_with_one_class_are_noticed_before_the_first_fit(
+    gone, tmp_path, capsys
+):
+    folder, out = own(tmp_path), tmp_path / "results"
+    for path in (folder / "test").iterdir():
+        if (path.name == "good") == (gone == "good"):
+            shutil.rmtree(path)
+    if gone != "good":
+        shutil.rmtree(folder / "ground_truth")
+    words = ["--root", str(tmp_path), "--categories", "mvtec/felt", "--size", "32"]
+    words += ["--methods", "per_pixel_gaussian", "--out", str(out)]
+    if gone == "good":
+        assert benchmark.main(words) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert said[0].startswith("note: mvtec/felt: image AUROC needs both classes")
+        (path,) = files(out)
+        metrics = json.loads(path.read_text())["metrics"]
+        assert metrics["image_auroc"] is None and metrics["au_pro"] > 0
+    else:
+        assert "mvtec/felt: nothing can be measured" in refusal(words, capsys)
+        assert not files(out)
+
+
+def test_the_benchmark_can_be_imported_where_there_is_no_resource(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    importlib.reload(benchmark)
+    monkeypatch.setattr(benchmark.Path, "exists", lambda _: False)  # no /proc
+    with monkeypatch.context() as patched:
+        counters = SimpleNamespace(peak_wset=3 * 2**20)
+        process = SimpleNamespace(memory_info=lambda: counters)
+        module = SimpleNamespace(Process=lambda: process)
+        patched.setitem(sys.modules, "psutil", module)
+        assert benchmark.peak_memory_mb() == 3
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert benchmark.peak_memory_mb() is None
 
 
 def test_a_star_names_every_category_under_the_root(tmp_path):
@@ -287,12 +399,12 @@ def test_a_star_names_every_category_under_the_root(tmp_path):
 
 def test_own_images_in_the_same_layout_are_measured_like_any_other(tmp_path, capsys):
     root, out = tmp_path / "own", tmp_path / "results"
-    folder = synthetic.write(root, "weave", size=32, n_train=8, n_test=4, n_defective=1)
-    folder.rename(root / "felt")
+    own(root)
     words = ["--root", str(root), "--categories", "mvtec/*", "--size", "32"]
     words += ["--methods", "per_pixel_gaussian", "--out", str(out)]
     assert benchmark.main(words) == 0, capsys.readouterr().out
-    (path,) = out.iterdir()
+    (path,) = files(out)
+    assert path.parent.name == "mvtec_32px"
     assert path.name == "mvtec-felt_per_pixel_gaussian_32px_seed0.json"
     assert str(tmp_path) not in path.read_text()
 
@@ -304,9 +416,3 @@ def test_help_says_all_that_a_user_needs(capsys):
     for needed in ("mvtec/*", "to resume", "what it does", "--dask", "castings"):
         assert needed in shown
     assert all(f"  {method} " in shown for method in (*benchmark.METHODS, "backbone"))
-
-
-def test_files_are_json_with_short_lists():
-    value = {"a": {"b": [1, 2.5], "c": {}}, "d": [], "e": "x [1,  2]"}
-    assert json.loads(to_text(value)) == value
-    assert to_text(value).splitlines()[2] == '  "b": [1, 2.5],'

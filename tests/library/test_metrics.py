@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from scipy.integrate import trapezoid
 from sklearn import metrics as sk
 
 from ebmlib import metrics
@@ -94,6 +95,19 @@ def test_image_metrics_agree_with_scikit_learn(seed, ties):
         np.testing.assert_allclose(a, b)
 
 
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_point_before_a_threshold_holds_what_lies_above_it(ties):
+    """The detector flags score > threshold; the ROC curve counts score >= threshold."""
+    scores, labels = some_scores(2, ties=ties)
+    fpr, tpr, thresholds = metrics.roc_curve(scores, labels)
+    for k, threshold in enumerate(thresholds):
+        at, above = scores >= threshold, scores > threshold
+        assert (fpr[k], tpr[k]) == (at[~labels].mean(), at[labels].mean())
+        if k:
+            before = above[~labels].mean(), above[labels].mean()
+            assert (fpr[k - 1], tpr[k - 1]) == before
+
+
 @pytest.mark.parametrize("ties", TIES)
 def test_pixel_auroc_agrees_with_scikit_learn(ties):
     maps, masks = some_maps(1, ties=ties)
@@ -117,7 +131,7 @@ def test_pro_curve_passes_through_the_literal_points_and_has_the_area(ties, limi
     fpr, pro = metrics.pro_curve(maps, masks, limit)
     assert (np.diff(fpr) >= 0).all() and (np.diff(pro) >= -1e-12).all()
     assert fpr[0] == pro[0] == 0 and fpr[-1] == limit
-    area = np.trapezoid(pro, fpr) / limit
+    area = trapezoid(pro, fpr) / limit
     assert area == pytest.approx(metrics.au_pro(maps, masks, limit), abs=1e-12)
     for x, y in literal_pro(maps, masks).T:
         if x < limit:  # a point of the literal curve lies on a vertex or a flat part

@@ -115,6 +115,10 @@ def test_histogram_counts_every_image_and_states_the_flagged_share():
     assert "normal (3), 33% flagged" in labels
     assert "anomalous (3), 67% flagged" in labels
     assert "threshold 0.35" in labels
+    at_a_score = plotting.score_histogram(SCORES, LABELS, threshold=float(SCORES[2]))
+    flagged = (SCORES[:3] > SCORES[2]).mean()  # as the detector does: above, not at
+    shown = at_a_score.axes[0].get_legend_handles_labels()[1]
+    assert f"normal (3), {flagged:.0%} flagged" in shown
     only_normal = plotting.score_histogram(SCORES[:3], LABELS[:3])
     assert only_normal.axes[0].get_legend_handles_labels()[1] == ["normal (3)"]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ebmlib import benchmark
-from ebmlib.sweep import run_cell, sweep, write_result
+from ebmlib.results_files import write_result
+from ebmlib.sweep import run_cell, sweep
 
 METHODS = ["brightness", "pca", "contrast"]
 
@@ -24,7 +25,7 @@ def tiny_cells(folder: Path) -> list[dict]:
 def numbers(folder: Path) -> dict[str, dict]:
     """What must not depend on who ran the cell: all but seconds and memory."""
     found = {}
-    for path in folder.glob("*.json"):
+    for path in folder.rglob("*.json"):
         result = json.loads(path.read_text())  # whole: half a file is no JSON
         found[path.name] = {
             name: result[name] for name in ("settings", "metrics", "images", "seed")
@@ -112,7 +113,7 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path):
     write_result(path, {"metrics": 1})
     write_result(path, {"metrics": 2})
     assert json.loads(path.read_text()) == {"metrics": 2}
-    assert [p for p in path.parent.iterdir() if p.suffix == ".json"] == [path]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_without_dask_the_error_says_what_to_install(monkeypatch):
