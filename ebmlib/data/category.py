@@ -83,7 +83,8 @@ class Category:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of every image."""
-        return tuple(self.train.shape[1:])
+        channels, height, width = self.train.shape[1:]
+        return channels, height, width
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {kind}" for kind, n in Counter(self.kinds).items())
