@@ -238,12 +238,12 @@ def decode(
     Raises:
         ImageError: As `read_image`.
     """
-    if isinstance(source, TiffImagePlugin.TiffImageFile) and source.tile:
-        if source.filename:  # not loaded yet; _opened says why the name is not used
-            source = Path(os.fsdecode(source.filename))
-    if isinstance(source, Image.Image):
+    unread = isinstance(source, TiffImagePlugin.TiffImageFile) and source.tile
+    if isinstance(source, Image.Image) and not (unread and source.filename):
         _check_kind(source, name)
         return _pixels(source, bits, name)
+    if isinstance(source, Image.Image):  # _opened says why Pillow may not load it
+        source = Path(os.fsdecode(source.filename))
     with _opened(source) as image:
         if image.format != "PNG":
             return _pixels(image, bits, source)
