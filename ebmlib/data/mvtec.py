@@ -10,6 +10,7 @@ color images of any size. From the command line:
 import argparse
 import functools
 import hashlib
+import io
 import os
 import shutil
 import sys
@@ -359,4 +360,7 @@ def _download_all(names: list[str], root: str, texts: list[str] | None) -> None:
 
 
 if __name__ == "__main__":
+    for output in (sys.stdout, sys.stderr):  # of Windows, into a file: not every letter
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")
     sys.exit(main())
