@@ -648,9 +648,9 @@ MUTATIONS = [
     ),
     Mutation(
         "white of 16 bits",
-        "data/images.py",
-        "[..., None] / 65535",
-        "[..., None] / 65536",
+        "data/files.py",
+        "white = 65535 if bits is None",
+        "white = 65536 if bits is None",
         "white of a 16-bit image is not 1",
         "images",
         "01 12",
@@ -658,8 +658,8 @@ MUTATIONS = [
     Mutation(
         "masks paired by name",
         "data/mvtec_layout.py",
-        'mask = masks.pop(f"{image.stem}_mask", None)',
-        "mask = masks.pop(next(iter(masks), None), None)",
+        'own = left.pop(f"{stem}_mask", [])',
+        "own = left.pop(next(iter(left), None), [])",
         "one missing mask shifts all that follow",
         "mvtec",
         "01 12",

@@ -416,7 +416,7 @@ def test_hidden_files_and_other_files_are_no_images(root):
 # ---------------------------------------------------------------- forms of Unicode
 
 
-COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+COMPOSED, DECOMPOSED = "Naht \u00e4", "Naht a\u0308"
 
 
 @pytest.mark.parametrize("image", [COMPOSED, DECOMPOSED])
@@ -444,7 +444,7 @@ def test_masks_pair_whatever_the_form_of_their_names(root, image, mask):
 def test_two_names_that_look_equal_share_a_stem(root):
     for name in (COMPOSED, DECOMPOSED):
         draw(root / f"plate/test/hole/{name}.png", np.zeros((SIDE, SIDE), np.uint8))
-    if len(list((root / "plate/test/hole").glob("caf*"))) < 2:
+    if len(list((root / "plate/test/hole").glob("Naht*"))) < 2:
         pytest.skip("this file system knows one form only")
     assert any("two images share a stem" in line for line in validate(root).problems)
 
