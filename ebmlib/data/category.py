@@ -23,8 +23,9 @@ class Category:
         masks: bool (M, H, W), True = defective pixel; all False for a normal image,
             and for every image where nobody has drawn masks, see `has_masks`.
         kinds: M names: "good" for a normal image, else the kind of defect.
-        notes: What was lost on the way, in words: defect regions too small for the
-            chosen image size. Empty when nothing was.
+        notes: What was lost on the way or may not be meant, in words: defect regions
+            too small for the chosen image size, images that lie where none is read, a
+            folder of defects that is called "ok". Empty when there is nothing to say.
 
     Raises:
         ValueError: A shape, a type or a label contradicts the others.
@@ -83,7 +84,8 @@ class Category:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of every image."""
-        return tuple(self.train.shape[1:])
+        channels, height, width = self.train.shape[1:]
+        return channels, height, width
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {kind}" for kind, n in Counter(self.kinds).items())

@@ -8,7 +8,9 @@ color images of any size. From the command line:
 """
 
 import argparse
+import functools
 import hashlib
+import io
 import os
 import shutil
 import sys
@@ -16,11 +18,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ebmlib.data.category import Category
 from ebmlib.data.download import GIGABYTE, DownloadError, extract, fetch
-from ebmlib.data.images import list_images, read_image, stored_channels
+from ebmlib.data.files import list_images, stored_channels
+from ebmlib.data.images import ImageStream
 from ebmlib.data.mvtec_facts import (
     LICENSE_NOTICE,
     OFFICIAL_COUNTS,
@@ -32,13 +36,17 @@ from ebmlib.data.mvtec_layout import (
     Report,
     Sample,
     categories_in,
+    category_path,
     first_of,
+    layout_notes,
+    missing_training,
     pair_masks,
     read_full_mask,
     unexpected_training,
     validate,
 )
-from ebmlib.data.resizing import Size, describe_vanished, resize_mask
+from ebmlib.data.resizing import Size, check_size, describe_vanished, resize_mask
+from ebmlib.data.threads import ordered_map
 
 __all__ = [
     "OFFICIAL_COUNTS",
@@ -54,7 +62,12 @@ __all__ = [
 
 
 def load_mvtec(
-    root: str | Path, category: str, size: Size = 256, *, channels: int | None = None
+    root: str | Path,
+    category: str,
+    size: Size = 256,
+    *,
+    channels: int | None = None,
+    bits: int | None = None,
 ) -> Category:
     """All images of one category, resized by area; masks by majority.
 
@@ -68,45 +81,52 @@ def load_mvtec(
         category: Name of the category's folder.
         size: Side of the square images in pixels, or (height, width).
         channels: 1 or 3; None takes 1 if every file is gray, else 3.
+        bits: How many bits of 16-bit files are used; see `ebmlib.data.images`.
 
     Raises:
         LayoutError: The folder is not a category, or images and masks do not pair up.
-        ImageError: A file cannot be read (see `ebmlib.data.images`).
+        ImageError: A file cannot be read (see `ebmlib.data.files`).
     """
+    target = check_size(size)
     folder = _category_folder(root, category)
     train = list_images(folder / "train" / "good")
     samples, problems = pair_masks(folder)
     problems += unexpected_training(folder)
     if problems:
         raise LayoutError(f"{folder}: " + "; ".join(first_of(problems)))
-    if channels is None:
-        channels = stored_channels([*train, *(sample.image for sample in samples)])
-
-    def read(paths: list[Path]) -> torch.Tensor:
-        return torch.stack([read_image(p, size=size, channels=channels) for p in paths])
-
-    images = read([sample.image for sample in samples])  # (M, C, H, W)
-    masks, notes = _read_masks(folder, samples, images.shape[-2:])
+    notes = layout_notes(folder, samples)
+    if notes:
+        warnings.warn(f"{folder.name}: {'; '.join(first_of(notes))}", stacklevel=2)
+    paths = [*train, *(sample.image for sample in samples)]
+    stream = ImageStream(
+        paths, size=size, channels=channels or stored_channels(paths), bits=bits
+    )
+    normals, tests, sizes = _read_in_two(stream, len(train), len(samples))
+    masks, vanished = _read_masks(folder, samples, target, sizes[len(train) :])
     return Category(
         name=f"mvtec/{category}",
-        train=read(train),
-        test=images,
+        train=normals,
+        test=tests,
         labels=torch.tensor([sample.kind != "good" for sample in samples]),
         masks=masks,
         kinds=[sample.kind for sample in samples],
-        notes=notes,
+        notes=(*notes, *vanished),
     )
 
 
 def _category_folder(root: str | Path, category: str) -> Path:
     root = Path(root)
-    if (root / category / "train" / "good").is_dir():
-        return root / category
+    folder = category_path(root, category)
+    missing = missing_training(folder)
+    if missing is None:
+        return folder
     if not root.is_dir():
         raise LayoutError(f"{root}: no such folder; root must hold the categories")
     here = ", ".join(categories_in(root)) or "none"
     hint = ""
-    if (root / "train" / "good").is_dir():
+    if folder.is_dir():
+        hint = f"; {missing}"
+    elif (root / "train" / "good").is_dir():
         hint = f"; {root} is itself a category: pass the folder above it as root"
     raise LayoutError(
         f"{root}: no category {category!r} here (a folder with train/good in it); "
@@ -114,20 +134,45 @@ def _category_folder(root: str | Path, category: str) -> Path:
     )
 
 
+def _read_in_two(
+    stream: ImageStream, first: int, second: int
+) -> tuple[torch.Tensor, torch.Tensor, list[tuple[int, int]]]:
+    """So many images in one tensor and in another, and the sizes of all."""
+    parts: list[torch.Tensor] = []
+    sizes: list[tuple[int, int]] = []
+    for images, _, full_sizes in stream:
+        if not parts:
+            shape = images.shape[1:]
+            parts = [images.new_empty((count, *shape)) for count in (first, second)]
+        done = len(sizes)
+        here = min(max(first - done, 0), len(images))  # of this batch, in the first
+        parts[0][done : done + here] = images[:here]
+        start = max(done - first, 0)
+        parts[1][start : start + len(images) - here] = images[here:]
+        sizes += full_sizes
+    return parts[0], parts[1], sizes
+
+
 def _read_masks(
-    folder: Path, samples: list[Sample], size: tuple[int, int]
+    folder: Path,
+    samples: list[Sample],
+    size: tuple[int, int],
+    full_sizes: list[tuple[int, int]],
 ) -> tuple[torch.Tensor, tuple[str, ...]]:
     """Masks (M, H, W) at the new size, and a note for each with vanished regions."""
+
+    def read(index: int) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+        full = read_full_mask(samples[index], full_sizes[index])
+        return resize_mask(full.numpy(), size)
+
     masks = torch.zeros(len(samples), *size, dtype=torch.bool)
+    given = [index for index, sample in enumerate(samples) if sample.mask]
     notes = []
-    for index, sample in enumerate(samples):
-        if sample.mask is None:
-            continue
-        full = read_full_mask(sample)
-        small, vanished = resize_mask(full.numpy(), size)
+    for index, (small, vanished) in zip(given, ordered_map(read, given), strict=True):
         masks[index] = torch.from_numpy(small)
-        if vanished:
-            name = sample.mask.relative_to(folder)
+        mask = samples[index].mask
+        if vanished and mask is not None:
+            name = mask.relative_to(folder).as_posix()
             notes.append(f"{name}: {describe_vanished(vanished)}")
     if notes:
         warnings.warn(
@@ -188,15 +233,13 @@ def download(
     folder.parent.mkdir(parents=True, exist_ok=True)
     if category in OFFICIAL_COUNTS:
         log(LICENSE_NOTICE)
-    line = {"timeout": timeout, "tries": tries, "pause": pause, "log": log}
+    get = functools.partial(fetch, timeout=timeout, tries=tries, pause=pause, log=log)
     failures = []
     for source in chosen:
         try:
             if isinstance(source, Path):
                 return _install(source, folder, max_bytes)
-            archive = fetch(
-                source.url, _archive(folder, source), sha256=source.sha256, **line
-            )
+            archive = get(source.url, _archive(folder, source), sha256=source.sha256)
             return _install_fetched(archive, folder, max_bytes, keep_archive)
         except DownloadError as error:
             failures.append(str(error))
@@ -234,7 +277,7 @@ def _as_sources(
                 f"{category!r} is no official category, so pass sources=[...]; "
                 f"official: {', '.join(OFFICIAL_COUNTS)}"
             )
-        return official_sources(category)
+        return [*official_sources(category)]
     return [Source(source) if isinstance(source, str) else source for source in sources]
 
 
@@ -317,4 +360,7 @@ def _download_all(names: list[str], root: str, texts: list[str] | None) -> None:
 
 
 if __name__ == "__main__":
+    for output in (sys.stdout, sys.stderr):  # of Windows, into a file: not every letter
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -6,6 +6,7 @@ thin scratches; this file computes the mean exactly for every ratio of sizes.
 """
 
 import functools
+from collections.abc import Iterable
 
 import numpy as np
 import scipy.ndimage
@@ -18,10 +19,12 @@ def check_size(size: Size) -> tuple[int, int]:
     """(height, width) from a side or a pair; ValueError for anything else."""
     pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(pair) != 2 or not all(
-        isinstance(side, (int, np.integer)) and side > 0 for side in pair
+        isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side > 0
+        for side in pair
     ):
         raise ValueError(
-            f"size must be a positive number of pixels or (height, width); got {size!r}"
+            "size must be a positive whole number of pixels, the side of a square, or "
+            f"(height, width); got {size!r}"
         )
     return int(pair[0]), int(pair[1])
 
@@ -35,11 +38,32 @@ def _area_weights(old: int, new: int) -> scipy.sparse.csr_array:
     """
     edges = np.arange(new + 1) * old / new
     first, last = edges[:-1, None], edges[1:, None]
-    pixel = np.arange(old)[None]
+    span = np.arange(-(-old // new) + 1)  # no interval touches more pixels
+    pixel = np.floor(first).astype(int) + span  # (new, span)
     overlap = np.minimum(last, pixel + 1) - np.maximum(first, pixel)
     weights = np.clip(overlap, 0, None) * new / old
-    weights[weights < 1e-9] = 0  # rounding of the edges, not an overlap
-    return scipy.sparse.csr_array(weights.astype(np.float32))
+    weights[(weights < 1e-9) | (pixel >= old)] = 0  # rounding of the edges
+    kept = weights > 0
+    ends = np.concatenate([[0], kept.sum(axis=1).cumsum()])
+    return scipy.sparse.csr_array(
+        (weights[kept].astype(np.float32), pixel[kept], ends), shape=(new, old)
+    )
+
+
+def resize_planes(planes: Iterable[np.ndarray], size: Size) -> np.ndarray:
+    """Planes (H, W) of one image as float32 (C, height, width), resized by area.
+
+    The planes are taken one after another, so that a generator needs memory for one.
+    """
+    height, width = check_size(size)
+    resized = []
+    for plane in planes:
+        if plane.shape != (height, width):
+            rows = _area_weights(plane.shape[0], height)
+            columns = _area_weights(plane.shape[1], width)
+            plane = np.clip(rows @ plane @ columns.T, 0, 1)  # up to 1e-7 above
+        resized.append(plane)
+    return np.stack(resized)
 
 
 def resize_area(pixels: np.ndarray, size: Size) -> np.ndarray:
@@ -48,13 +72,9 @@ def resize_area(pixels: np.ndarray, size: Size) -> np.ndarray:
     Exact for every ratio: shrinking never aliases and keeps the mean of the image;
     enlarging by a whole ratio repeats pixels; none invents detail.
     """
-    height, width = check_size(size)
-    if pixels.shape[:2] == (height, width):
+    if pixels.shape[:2] == check_size(size):
         return pixels
-    rows = _area_weights(pixels.shape[0], height)
-    columns = _area_weights(pixels.shape[1], width)
-    planes = [rows @ plane @ columns.T for plane in np.moveaxis(pixels, 2, 0)]
-    return np.clip(np.stack(planes, axis=2), 0, 1)  # weights sum to 1 up to 1e-7
+    return np.moveaxis(resize_planes(np.moveaxis(pixels, 2, 0), size), 0, 2)
 
 
 def resize_mask(

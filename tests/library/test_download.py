@@ -39,7 +39,7 @@ class Misbehaving(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
             self.wfile.flush()
 
-    def ranged(self, body, limit=None, total=None):
+    def ranged(self, body, limit=None, total=None, **headers):
         """Answer a Range request, with at most `limit` bytes before hanging up."""
         asked = self.headers.get("Range")
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
@@ -52,7 +52,36 @@ class Misbehaving(http.server.BaseHTTPRequestHandler):
             status=206 if asked else 200,
             length=total - start,
             Content_Range=f"bytes {start}-{total - 1}/{total}",
+            **headers,
         )
+
+    def validated(self, body, header, value):
+        """Hang up after 30,000 bytes; send all of it if the file is another one."""
+        kept = self.headers.get("If-Range") == value
+        if self.headers.get("Range") and not kept:
+            return self.send(body, **{header: value})
+        self.ranged(body, limit=30_000, **{header: value})
+
+    def serve_etag(self, body):
+        self.validated(body, "ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+
+    def serve_date(self, body):
+        days = 1 + body[0] % 20
+        self.validated(body, "Last_Modified", f"{days:02d} Jan 2026 00:00:00 GMT")
+
+    def serve_deaf(self, body):  # to If-Range, which it does not know
+        tag = f'"{hashlib.sha256(body).hexdigest()}"'
+        self.ranged(body, limit=30_000, ETag=tag)
+
+    def serve_weak(self, body):  # a weak ETag must not be sent as If-Range
+        self.server.asked.append(self.headers.get("If-Range"))
+        tag = f'W/"{hashlib.sha256(body).hexdigest()}"'
+        self.ranged(body, limit=30_000, ETag=tag)
+
+    def serve_flaky(self, body):  # every second answer is an error
+        if len(self.server.requests) % 2:
+            return self.send(b"", status=503)
+        self.ranged(body, limit=30_000)
 
     def serve_well(self, body):
         self.ranged(body)
@@ -109,7 +138,7 @@ def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Misbehaving)
     server.daemon_threads = True
-    server.files, server.requests = {"file": CONTENT}, []
+    server.files, server.requests, server.asked = {"file": CONTENT}, [], []
     server.release = threading.Event()
     server.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -157,6 +186,91 @@ def test_an_earlier_run_is_continued(server, tmp_path):
     (tmp_path / "a.part").write_bytes(CONTENT[:70_000])
     assert get(server, "well", tmp_path / "a", sha256=HASH) == CONTENT
     assert server.requests == [("well", "bytes=70000-")]
+
+
+OTHER = bytes(range(255, -1, -1)) * 400
+NEW = {"as long": OTHER, "shorter": OTHER[:20_000], "longer": OTHER + b"more"}
+
+
+def stop_early(server, how, path):
+    """The first 30,000 bytes of CONTENT, as a run that was killed leaves them."""
+
+    def log(text):
+        if "closed" in text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(f"{server.url}/{how}/file", path, log=log, **LINE)
+    assert path.with_name("a.part").read_bytes() == CONTENT[:30_000]
+
+
+@pytest.mark.parametrize("how", ["truncate", "etag", "date", "deaf", "weak"])
+def test_an_unchanged_file_is_continued_without_a_hash(server, tmp_path, how):
+    stop_early(server, how, tmp_path / "a")
+    assert get(server, how, tmp_path / "a") == CONTENT
+    ranges = [wanted for _, wanted in server.requests]
+    assert ranges == [None, "bytes=30000-", "bytes=60000-", "bytes=90000-"]
+    assert names(tmp_path) == ["a"]
+    assert set(server.asked) <= {None}
+
+
+CHANGES = [
+    (how, new)
+    for how in ("truncate", "etag", "date", "deaf", "weak")
+    for new in NEW
+    if how != "truncate" or new != "as long"  # else nothing tells them apart
+]
+
+
+@pytest.mark.parametrize("how, new", CHANGES)
+def test_a_changed_file_is_fetched_anew(server, tmp_path, how, new):
+    stop_early(server, how, tmp_path / "a")
+    server.files["file"] = NEW[new]
+    assert get(server, how, tmp_path / "a") == NEW[new]
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_file_that_changes_all_the_time_is_given_up(server, tmp_path):
+    def change(text):
+        if "closed" in text:
+            server.files["file"] = bytes(reversed(server.files["file"]))
+
+    with pytest.raises(DownloadError, match=r"the file on the server has changed"):
+        fetch(f"{server.url}/deaf/file", tmp_path / "a", log=change, **LINE)
+    assert not (tmp_path / "a").exists()
+
+
+def test_tries_are_counted_in_a_row(server, tmp_path):
+    server.files["file"] = CONTENT * 3  # a good and a bad attempt in turn
+    path = tmp_path / "a"
+    fetch(f"{server.url}/flaky/file", path, log=lambda _: None, **LINE)
+    assert path.read_bytes() == CONTENT * 3
+    assert len(server.requests) > 2 * LINE["tries"] + 10
+
+
+def test_a_part_of_unknown_origin_is_continued_only_with_a_hash(server, tmp_path):
+    (tmp_path / "a.part").write_bytes(b"x" * 70_000)
+    assert get(server, "well", tmp_path / "a") == CONTENT
+    assert server.requests == [("well", None)]
+    for note in ("", "[]", '{"url": 1}', "{}"):
+        (tmp_path / "b.part").write_bytes(b"x" * 70_000)
+        (tmp_path / "b.part.json").write_text(note)
+        assert get(server, "well", tmp_path / "b") == CONTENT
+        (tmp_path / "b").unlink()
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_part_of_another_address_is_not_continued(server, tmp_path):
+    stop_early(server, "truncate", tmp_path / "a")
+    server.files["file"] = OTHER
+    assert get(server, "well", tmp_path / "a") == OTHER
+    stop = tmp_path / "second"
+    stop.mkdir()
+    server.files["file"] = CONTENT
+    stop_early(server, "truncate", stop / "a")
+    server.requests.clear()
+    assert get(server, "well", stop / "a", sha256=HASH) == CONTENT  # another mirror
+    assert server.requests == [("well", "bytes=30000-")]
 
 
 def test_a_complete_part_needs_only_its_name(server, tmp_path):

@@ -1,7 +1,8 @@
-"""Files and arrays become the right pixels, or an error that names the way out."""
+"""Files become the right pixels, or an error that names the way out."""
 
 import contextlib
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -9,18 +10,14 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from ebmlib.data.images import (
     ImageError,
-    batches,
-    count_images,
     image_size,
     images_to_tensor,
-    list_images,
     read_image,
     read_mask,
-    stored_channels,
 )
 from ebmlib.data.resizing import resize_area, resize_mask
 
@@ -109,6 +106,111 @@ def test_sixteen_bit_tiff_of_another_meaning_is_refused(tmp_path, tag, value):
         read_image(path)
 
 
+# ---------------------------------------------------------------- bits of a camera
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_bits_say_what_white_is(tmp_path, name, bits):
+    white = 2**bits - 1
+    values = np.array([[0, 1, white // 2, white]], dtype=np.uint16)
+    path = save(tmp_path / name, values)
+    image = read_image(path, channels=1, bits=bits)
+    np.testing.assert_allclose(image[0], values / white, atol=1e-7)
+    assert torch.equal(
+        read_image(path, channels=1), read_image(path, channels=1, bits=16)
+    )
+
+
+def test_a_value_above_white_is_an_error(tmp_path):
+    path = save(tmp_path / "a.png", np.array([[0, 4096]], dtype=np.uint16))
+    with pytest.raises(ImageError, match=r"a\.png: holds the value 4096, above .*4095"):
+        read_image(path, bits=12)
+
+
+def test_bits_change_no_file_of_eight_bits(tmp_path):
+    for suffix in ("png", "bmp", "tif", "webp", "ppm"):
+        path = save(tmp_path / f"a.{suffix}", random_pixels(5, 6, 3), lossless=True)
+        assert torch.equal(read_image(path, bits=12), read_image(path))
+
+
+def test_a_pnm_file_says_itself_what_white_is(tmp_path):
+    values = np.array([[0, 1, 2048, 4095]], dtype=">u2")
+    path = tmp_path / "a.pgm"
+    path.write_bytes(b"P5 4 1 4095\n" + values.tobytes())
+    image = read_image(path, channels=1, bits=12)
+    np.testing.assert_allclose(image[0], values / 4095, atol=1e-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(images_to_tensor(path)[0], image)
+
+
+def test_sixteen_bit_color_cannot_be_read_with_fewer_bits(tmp_path):
+    values = np.random.default_rng(0).integers(0, 4096, (4, 5, 3))
+    path = write_png(tmp_path / "a.png", values, 2)
+    assert torch.equal(read_image(path, bits=16), read_image(path))
+    with pytest.raises(ImageError, match=r"only the upper 8 bits .* 12-bit values"):
+        read_image(path, bits=12)
+    (tmp_path / "a.ppm").write_bytes(b"P6 5 4 65535\n" + values.astype(">u2").tobytes())
+    for name in ("a.png", "a.ppm"):
+        with pytest.warns(UserWarning, match="as 12-bit data in 16-bit files would"):
+            images_to_tensor(tmp_path / name)
+
+
+@pytest.mark.parametrize("bits", [0, 7, 17, 12.0, True, "12"])
+def test_bits_are_a_number_from_8_to_16(tmp_path, bits):
+    path = save(tmp_path / "a.png", random_pixels(4, 4))
+    with pytest.raises(ValueError, match="bits must be a whole number from 8 to 16"):
+        read_image(path, bits=bits)
+    with pytest.raises(ValueError, match="bits must be a whole number from 8 to 16"):
+        images_to_tensor(path, bits=bits)
+
+
+def deep_folder(folder, top, *, count=4):
+    """16-bit files of values from 0 to `top`."""
+    folder.mkdir(exist_ok=True)
+    for index in range(count):
+        values = np.random.default_rng(index).integers(0, top + 1, (6, 7))
+        values[0, 0] = top if index == 0 else 0
+        save(folder / f"{index}.png", values.astype(np.uint16))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "top, likely",
+    [(200, 8), (255, 8), (256, 10), (1023, 10), (4095, 12), (3900, 12), (16383, 14)],
+)
+def test_sixteen_bit_files_that_use_a_quarter_at_most_are_noticed(
+    tmp_path, top, likely
+):
+    folder = deep_folder(tmp_path / "photos", top)
+    with pytest.warns(UserWarning) as caught:
+        images_to_tensor(folder)
+    (warning,) = caught  # once for all files
+    assert re.search(
+        rf"no value above {top} of 65535 .*as {likely}-bit .*bits={likely} to make "
+        rf"{2**likely - 1} white, or bits=16",
+        str(warning.message),
+    )
+
+
+def test_nothing_is_noticed_where_white_is_known(tmp_path):
+    folder = deep_folder(tmp_path / "photos", 4095)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images = images_to_tensor(folder, bits=12)
+        images_to_tensor(folder, bits=16)
+        read_image(folder / "0.png")  # one image may be dark
+        save(folder / "bright.png", np.array([[16384] * 7] * 6, dtype=np.uint16))
+        assert images_to_tensor(folder).shape == (5, 1, 6, 7)
+        save(tmp_path / "dark.png", np.full((4, 4), 3, dtype=np.uint8))  # 8 bits
+        images_to_tensor(tmp_path)
+    assert images.max() == 1
+
+
+# ---------------------------------------------------------------- other kinds of files
+
+
 def test_one_bit_image(tmp_path):
     bits = np.array([[True, False], [False, True]])
     image = read_image(save(tmp_path / "a.png", bits), channels=1)
@@ -154,24 +256,142 @@ def test_palette_and_gray_with_a_transparent_entry(tmp_path):
     assert gray.flatten().tolist() == pytest.approx([1, 90 / 255])
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path, orientation):
-    upright = random_pixels(4, 6, 3)
-    stored = {  # how a camera stores the upright picture under each orientation tag
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: upright.transpose(1, 0, 2),
-        6: np.rot90(upright, 1),
-        7: upright[::-1, ::-1].transpose(1, 0, 2),
-        8: np.rot90(upright, -1),
-    }[orientation]
+# Every way to store a picture, and the options that write it.
+STORED = {
+    "png": ("a.png", {}),
+    "tiff": ("a.tif", {}),
+    "tiff, packed": ("a.tif", {"compression": "tiff_lzw"}),
+    "tiff, as jpeg": ("a.tif", {"compression": "jpeg"}),
+    "webp": ("a.webp", {"lossless": True}),
+    "jpeg": ("a.jpg", {"quality": 95}),
+    "mpo": ("a.jpg", {"format": "MPO"}),
+    "bmp": ("a.bmp", {}),
+    "gif": ("a.gif", {}),
+    "ppm": ("a.ppm", {}),
+}
+NO_EXIF = ("bmp", "gif", "ppm")
+DEEP = ("png", "tiff", "tiff, packed")  # 16 bits
+TURNED = {  # from what is stored to what is upright, as (H, W) moves
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels, 1),
+}
+STORED_AS = [
+    *((kind, "color") for kind in STORED),
+    *((kind, "gray") for kind in STORED),
+    *((kind, "16 bits") for kind in DEEP),
+]
+
+
+def save_turned(path, pixels, tag, **options):
+    """Save with an orientation, also one that the writer of TIFF refuses."""
     exif = Image.Exif()
-    exif[0x0112] = orientation
-    path = save(tmp_path / "a.png", np.ascontiguousarray(stored), exif=exif)
-    assert torch.equal(read_image(path), as_tensor(upright))
-    assert image_size(path) == (4, 6)
+    exif[0x0112] = tag if 1 <= tag <= 8 else 2
+    save(path, pixels, exif=exif, **options)
+    if exif[0x0112] != tag:
+        data = bytearray(path.read_bytes())
+        for order in "<>":
+            entry = data.find(struct.pack(f"{order}HHI", 0x0112, 3, 1))
+            if entry >= 0:
+                data[entry + 8 : entry + 10] = struct.pack(f"{order}H", tag)
+        if path.suffix == ".png":
+            fix_checksums(data)
+        path.write_bytes(data)
+    return path
+
+
+def fix_checksums(data):
+    """Those of all chunks of a PNG, in place."""
+    start = 8
+    while start < len(data):
+        (length,) = struct.unpack(">I", data[start : start + 4])
+        end = start + 8 + length
+        data[end : end + 4] = struct.pack(">I", zlib.crc32(data[start + 4 : end]))
+        start = end + 4
+
+
+@pytest.mark.parametrize("tag", [*range(10), 99])
+@pytest.mark.parametrize("kind, dtype", STORED_AS)
+def test_exif_orientation_is_applied_once(tmp_path, kind, dtype, tag):
+    pixels = random_pixels(16, 24, 3)
+    if dtype == "gray":
+        pixels = pixels[..., 0]
+    elif dtype == "16 bits":
+        pixels = pixels[..., 0].astype(np.uint16) * 257
+    name, options = STORED[kind]
+    plain = read_image(save(tmp_path / f"plain_{name}", pixels, **options))
+    path = save_turned(tmp_path / name, pixels, tag, **options)
+    if kind not in NO_EXIF:
+        assert Image.open(path).getexif()[0x0112] == tag
+    turn = TURNED.get(tag) if kind not in NO_EXIF else None
+    expected = plain.permute(1, 2, 0).numpy()
+    expected = turn(expected) if turn else expected
+    image = read_image(path)
+    assert np.array_equal(image.permute(1, 2, 0), expected)
+    assert image_size(path) == tuple(image.shape[1:])
+    assert torch.equal(images_to_tensor(Image.open(path), channels=3)[0], image)
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+@pytest.mark.parametrize("kind", ["tiff", "tiff, packed", "webp", "jpeg", "png"])
+def test_an_orientation_in_xmp_turns_no_image_a_second_time(tmp_path, kind, tagged):
+    """Photo editors write both; without the EXIF tag, the versions of Pillow differ."""
+    pixels = random_pixels(16, 24, 3)
+    packet = b'<x:xmpmeta><a tiff:Orientation="6"/></x:xmpmeta>'
+    name, options = STORED[kind]
+    plain = read_image(save(tmp_path / f"plain_{name}", pixels, **options))
+    options = dict(options, exif=Image.Exif()) if tagged else dict(options)
+    if tagged:
+        options["exif"][0x0112] = 6
+    if kind == "png":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", packet.decode())
+    elif kind.startswith("tiff"):
+        options["tiffinfo"] = {700: packet} | ({0x0112: 6} if tagged else {})
+    else:
+        options["xmp"] = packet
+    path = save(tmp_path / name, pixels, **options)
+    image = read_image(path)
+    assert image_size(path) == tuple(image.shape[1:])
+    turned = torch.from_numpy(np.rot90(plain, -1, (1, 2)).copy())
+    assert torch.equal(image, turned) or (not tagged and torch.equal(image, plain))
+
+
+def shape_or_error(measure, path):
+    try:
+        return tuple(measure(path))
+    except ImageError as error:
+        return str(error)
+
+
+@pytest.mark.filterwarnings("ignore:.*EXIF", "ignore:Metadata", "ignore:Truncated")
+@pytest.mark.parametrize("field", range(1, 13))
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_an_orientation_of_another_type_means_one_shape(tmp_path, name, field):
+    """Field types of TIFF: 1 byte, 2 text, 4 long, 5 fraction ... 12 double."""
+    path = save_turned(tmp_path / name, random_pixels(16, 24, 3), 6)
+    data = bytearray(path.read_bytes())
+    for order in "<>":
+        entry = data.find(struct.pack(f"{order}HHI", 0x0112, 3, 1))
+        if entry >= 0:
+            data[entry + 2 : entry + 4] = struct.pack(f"{order}H", field)
+    if name.endswith("png"):
+        fix_checksums(data)
+    path.write_bytes(data)
+    read = shape_or_error(lambda path: read_image(path).shape[1:], path)
+    assert shape_or_error(image_size, path) == read
+
+
+@pytest.mark.filterwarnings("ignore:.*EXIF")
+def test_a_damaged_exif_block_is_said_by_both(tmp_path):
+    exif = b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xff"
+    path = save(tmp_path / "a.jpg", random_pixels(16, 24, 3), exif=exif)
+    read = shape_or_error(lambda path: read_image(path).shape[1:], path)
+    assert shape_or_error(image_size, path) == read
 
 
 def test_a_camera_file_with_a_preview_is_its_photo(tmp_path):
@@ -262,6 +482,28 @@ def test_every_bad_file_is_named_with_problem_and_way_out(tmp_path):
             assert str(tmp_path / name) in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:Image size")
+def test_reading_changes_no_warning_filter(tmp_path, monkeypatch):
+    """`warnings.catch_warnings` changes those of all threads."""
+    write_cases(tmp_path)
+    monkeypatch.setattr(warnings, "catch_warnings", None)
+    for name in ("bomb.png", "big.png"):
+        with pytest.raises(ImageError, match="more than 89,478,485 pixels"):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore:Image size")
+def test_the_limit_of_pixels_is_pillows(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", random_pixels(10, 10))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_image(path).shape == (3, 10, 10)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 99)
+    with pytest.raises(ImageError, match="more than 99 pixels"):
+        read_image(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert read_image(path).shape == (3, 10, 10)
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "gif", "webp", "ppm"])
 def test_no_truncation_ever_yields_wrong_pixels(tmp_path, suffix):
@@ -290,11 +532,27 @@ def test_no_flipped_bit_in_a_png_yields_wrong_pixels(tmp_path):
             assert torch.equal(read_image(bad), pixels)
 
 
-@pytest.mark.parametrize("size", [0, -3, 2.5, (4,), (4, 0), "8"])
+BAD_SIZES = [
+    *(0, -3, 2.5, 32.9, 16.0, True, "8"),
+    *((4,), (4, 0), (4, 5.0), (True, 4), (4, 5, 6)),
+]
+
+
+@pytest.mark.parametrize("size", BAD_SIZES)
 def test_size_must_be_pixels(tmp_path, size):
     path = save(tmp_path / "a.png", random_pixels(4, 4))
-    with pytest.raises(ValueError, match="size must be"):
+    with pytest.raises(ValueError, match="size must be a positive whole number"):
         read_image(path, size=size)
+    with pytest.raises(ValueError, match="size must be a positive whole number"):
+        images_to_tensor(path, size=size)
+
+
+def test_a_size_is_one_side_or_height_and_width(tmp_path):
+    path = save(tmp_path / "a.png", random_pixels(12, 20, 3))
+    assert read_image(path, size=8).shape == (3, 8, 8)
+    assert read_image(path, size=(6, 10)).shape == (3, 6, 10)
+    assert read_image(path, size=[6, 10]).shape == (3, 6, 10)
+    assert read_image(path, size=np.int64(8)).shape == (3, 8, 8)
 
 
 def test_channels_must_be_one_or_three(tmp_path):
@@ -387,135 +645,3 @@ def test_gray_or_colored_masks_are_refused(tmp_path):
         read_mask(save(tmp_path / "c.png", random_pixels(4, 4, 3)))
     with pytest.raises(ImageError, match="transparent pixels has no clear meaning"):
         read_mask(save(tmp_path / "t.png", random_pixels(4, 4, 4)))
-
-
-# ---------------------------------------------------------------- folders and batches
-
-
-def test_list_images_is_sorted_and_skips_what_is_no_image(tmp_path):
-    for name in ("b.png", "a.PNG", "c.jpg", ".hidden.png", "._b.png"):
-        save(tmp_path / name, random_pixels(2, 2), format="PNG")
-    (tmp_path / "readme.txt").write_text("text")
-    (tmp_path / "Thumbs.db").write_bytes(b"x")
-    assert [path.name for path in list_images(tmp_path)] == ["a.PNG", "b.png", "c.jpg"]
-
-
-def test_folder_without_images(tmp_path):
-    with pytest.raises(ImageError, match="no images here"):
-        list_images(tmp_path)
-    with pytest.raises(ImageError, match="no such folder"):
-        list_images(tmp_path / "nothing")
-
-
-def test_one_picture_is_the_same_from_every_kind_of_source(tmp_path):
-    pixels = random_pixels(5, 9, 7, 3)
-    for index, image in enumerate(pixels):
-        save(tmp_path / f"{index:03d}.png", image)
-    channels_first = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    sources = {
-        "folder": tmp_path,
-        "text": str(tmp_path),
-        "files": list_images(tmp_path),
-        "uint8 array": pixels,
-        "float array": pixels.astype(np.float64) / 255,
-        "uint8 tensor": channels_first,
-        "float tensor": channels_first.float() / 255,
-    }
-    expected = channels_first.float() / 255
-    for name, source in sources.items():
-        found = list(batches(source, batch_size=2))
-        assert [len(batch) for batch in found] == [2, 2, 1], name
-        assert torch.allclose(torch.cat(found), expected, atol=1e-7), name
-        assert count_images(source) == 5
-        small = images_to_tensor(source, size=4, channels=1)
-        assert small.shape == (5, 1, 4, 4)
-        assert torch.allclose(
-            small, images_to_tensor(expected, size=4, channels=1), atol=1e-6
-        )
-
-
-def test_folder_channels_follow_the_files(tmp_path):
-    save(tmp_path / "a.png", random_pixels(4, 4))
-    assert stored_channels(list_images(tmp_path)) == 1
-    assert images_to_tensor(tmp_path).shape == (1, 1, 4, 4)
-    save(tmp_path / "b.png", random_pixels(4, 4, 3))
-    assert images_to_tensor(tmp_path).shape == (2, 3, 4, 4)
-    assert images_to_tensor(tmp_path / "b.png").shape == (1, 3, 4, 4)
-
-
-def test_batches_read_no_file_before_it_is_due(tmp_path):
-    save(tmp_path / "000.png", random_pixels(4, 4))
-    save(tmp_path / "001.png", random_pixels(4, 4))
-    stream = batches(tmp_path, batch_size=1, channels=1)
-    next(stream)
-    (tmp_path / "001.png").write_bytes(b"")
-    with pytest.raises(ImageError, match=r"001\.png: the file is empty"):
-        next(stream)
-
-
-def test_memory_mapped_and_reversed_arrays(tmp_path):
-    pixels = random_pixels(3, 4, 5)
-    np.save(tmp_path / "a.npy", pixels)
-    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
-    assert torch.equal(images_to_tensor(mapped), images_to_tensor(pixels))
-    assert torch.equal(images_to_tensor(pixels[::-1])[0], images_to_tensor(pixels)[2])
-
-
-def test_gray_arrays_need_no_channel_axis():
-    pixels = random_pixels(3, 4, 5)
-    assert images_to_tensor(pixels).shape == (3, 1, 4, 5)
-
-
-def test_mixed_sizes_need_a_size(tmp_path):
-    save(tmp_path / "a.png", random_pixels(4, 4))
-    save(tmp_path / "b.png", random_pixels(4, 5))
-    with pytest.raises(ImageError, match=r"b\.png: 4 x 5, but a\.png is 4 x 4 .*size="):
-        images_to_tensor(tmp_path)
-    assert images_to_tensor(tmp_path, size=4).shape == (2, 1, 4, 4)
-
-
-ARRAYS = {
-    "0..255 floats": (torch.full((2, 3, 4, 4), 200.0), ImageError, "divide by 255"),
-    "standardized": (torch.full((2, 3, 4, 4), -1.5), ImageError, "neither standard"),
-    "nan": (torch.full((2, 3, 4, 4), float("nan")), ImageError, "image 0 .* NaN"),
-    "empty": (torch.zeros(0, 3, 4, 4), ImageError, "no images"),
-    "empty array": (np.zeros((0, 4, 4, 3), np.uint8), ImageError, "no images"),
-    "empty list": ([], ImageError, "list of files is empty"),
-    "one image": (torch.zeros(3, 4, 4), ValueError, r"got \(3, 4, 4\): .*images\[None"),
-    "channels last": (torch.zeros(2, 4, 4, 3), ValueError, "permute"),
-    "channels first": (np.zeros((2, 3, 4, 4)), ValueError, "torch.from_numpy"),
-    "alpha": (np.zeros((2, 4, 4, 4), np.uint8), ValueError, "drop the alpha"),
-    "integers": (torch.zeros(2, 3, 4, 4, dtype=torch.int64), TypeError, "int64"),
-    "bool": (np.zeros((2, 4, 4), bool), TypeError, "got bool"),
-    "objects": ([torch.zeros(3, 4, 4)], TypeError, "torch.stack"),
-    "number": (7, TypeError, "got int"),
-    "no folder": ("not/there", ImageError, "no such folder"),
-}
-
-
-@pytest.mark.parametrize("name", ARRAYS)
-def test_unusable_arrays_are_refused(name):
-    source, error, message = ARRAYS[name]
-    with pytest.raises(error, match=message):
-        images_to_tensor(source)
-
-
-def test_nan_is_located_across_batches():
-    images = torch.zeros(7, 1, 2, 2)
-    images[5, 0, 1, 1] = float("inf")
-    with pytest.raises(ImageError, match="image 5 "):
-        list(batches(images, batch_size=3))
-
-
-def test_other_channel_counts_pass_but_do_not_convert():
-    images = torch.rand(2, 5, 8, 8)
-    assert torch.equal(images_to_tensor(images), images)
-    assert images_to_tensor(images, size=4).shape == (2, 5, 4, 4)
-    with pytest.raises(ValueError, match="5 channels, not 3"):
-        images_to_tensor(images, channels=3)
-
-
-@pytest.mark.parametrize("batch_size", [0, -1, 2.0])
-def test_batch_size_is_checked_at_once(batch_size):
-    with pytest.raises(ValueError, match="batch_size must be"):
-        batches(torch.zeros(2, 1, 4, 4), batch_size=batch_size)

@@ -146,14 +146,18 @@ def test_a_category_of_ones_own_may_come_without_masks(root):
     assert plate.labels.sum() == 5
     report = validate(root)
     assert report.ok
-    assert "plate: no masks, so nobody can measure localization" in report.notes
+    assert report.notes == ["plate: no masks: localization cannot be measured"]
 
 
 def test_an_official_category_may_not(tmp_path):
     folder = draw_category(tmp_path, "bottle", defects={"broken_large": 2})
     shutil.rmtree(folder / "ground_truth")
-    with pytest.raises(LayoutError, match=r"broken_large/000\.png has no mask"):
+    said = "'bottle' is a category of MVTec AD, .* your own another category name"
+    with pytest.raises(LayoutError, match=said):
         load_mvtec(tmp_path, "bottle", size=SIDE)
+    problems = validate(tmp_path, "bottle").problems
+    assert len([problem for problem in problems if re.search(said, problem)]) == 1
+    assert not any("has no mask" in problem for problem in problems)
 
 
 def test_a_mask_may_have_the_name_of_its_image(root):
@@ -163,6 +167,45 @@ def test_a_mask_may_have_the_name_of_its_image(root):
     again = load_mvtec(root, "plate", size=SIDE)
     assert again.has_masks
     assert torch.equal(again.masks, whole.masks)
+
+
+# ---------------------------------------------------------------- sizes and bits
+
+
+@pytest.mark.parametrize("size", [0, -3, 32.9, 16.0, True, (8,), (8, 9.0), "8"])
+def test_a_size_is_whole_pixels(root, size):
+    for call in (
+        lambda: load_mvtec(root, "plate", size=size),
+        lambda: load("mvtec/plate", root=root, size=size),
+        lambda: load("synthetic/nut", size=size),
+    ):
+        with pytest.raises(ValueError, match="size must be a positive whole number"):
+            call()
+
+
+def test_real_images_may_be_oblong_and_drawn_ones_not(root):
+    plate = load("mvtec/plate", root=root, size=(8, 12))
+    assert plate.image_shape == (3, 8, 12)
+    assert plate.masks.shape[1:] == (8, 12)
+    assert torch.equal(plate.test, load_mvtec(root, "plate", (8, 12)).test)
+    with pytest.raises(ValueError, match="drawn images are square"):
+        load("synthetic/nut", size=(32, 48))
+
+
+def test_twelve_bits_in_sixteen_are_noticed_once_and_read(root):
+    whole = load_mvtec(root, "plate", size=SIDE, channels=1)
+    for path in (root / "plate").rglob("*.png"):
+        if "ground_truth" not in path.parts:
+            gray = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
+            draw(path, gray * 16 + gray // 16)
+    with pytest.warns(UserWarning) as caught:
+        load_mvtec(root, "plate", size=SIDE)
+    (warning,) = caught
+    assert "bits=12 to make 4095 white" in str(warning.message)
+    plate = load("mvtec/plate", root=root, size=SIDE, bits=12)
+    assert plate.image_shape == (1, SIDE, SIDE)
+    assert torch.allclose(plate.train, whole.train, atol=1 / 255)
+    assert torch.allclose(plate.test, whole.test, atol=1 / 255)
 
 
 # ---------------------------------------------------------------- what cannot be loaded
@@ -177,6 +220,15 @@ def test_a_wrong_root_says_what_is_there(root):
         load_mvtec(root / "plate", "plate")
     with pytest.raises(LayoutError, match="no such folder"):
         load_mvtec(root / "nowhere", "plate")
+    for folder in ("cup/train/ok", "mug/train", "jar"):
+        draw(root / folder / "000.png", np.zeros((4, 4), dtype=np.uint8))
+    for name, found in (("cup", "train/ok"), ("mug", "no folder in train/")):
+        with pytest.raises(LayoutError, match=f"no folder {name}/train/good.*{found}"):
+            load_mvtec(root, name)
+        (problem,) = validate(root, name).problems
+        assert f"no folder {name}/train/good" in problem and found in problem
+    with pytest.raises(LayoutError, match=r"no folder jar/train/good.*found: nothing"):
+        load_mvtec(root, "jar")
 
 
 def damage_missing_mask(folder):
@@ -229,19 +281,172 @@ def damage_good_mask(folder):
     return r"the mask of a 'good' image marks a defect"
 
 
+def damage_twins(folder):
+    shutil.copy(folder / "test/hole/000.png", folder / "test/hole/000.bmp")
+    return r"test/hole: two images share a stem, 000\.bmp and 000\.png, .*rename one"
+
+
+def damage_twins_without_mask(folder):
+    shutil.copy(folder / "test/hole/000.png", folder / "test/hole/000.bmp")
+    (folder / "ground_truth/hole/000_mask.png").unlink()
+    return r"test/hole: two images share a stem, 000\.bmp and 000\.png"
+
+
+def damage_second_mask(folder):
+    masks = folder / "ground_truth/hole"
+    shutil.copy(masks / "000_mask.png", masks / "000_mask.bmp")
+    return r"ground_truth/hole: 000_mask\.bmp and 000_mask\.png are both masks of 000"
+
+
+def damage_second_name_of_a_mask(folder):
+    masks = folder / "ground_truth/hole"
+    shutil.copy(masks / "000_mask.png", masks / "000.png")
+    return r"ground_truth/hole: 000_mask\.png and 000\.png are both masks of 000\.png"
+
+
+def damage_a_folder_of_good_images_by_another_name(folder):
+    shutil.copytree(folder / "test/good", folder / "test/ok")
+    return (
+        "test/ok holds 2 images and ground_truth/ok no mask: every folder of test/ but "
+        "test/good is a kind of defect"
+    )
+
+
+def damage_images_without_folders(folder):
+    for path in (folder / "test").rglob("*.png"):
+        path.rename(folder / "test" / f"{path.parent.name}_{path.name}")
+    for kind in ("good", "hole", "scratch"):
+        (folder / "test" / kind).rmdir()
+    return "test/ holds images but no folders; put them in test/good"
+
+
 DAMAGES = [
     value for name, value in list(globals().items()) if name.startswith("damage_")
 ]
 
 
+def said(lines):
+    """Problems with paths as POSIX writes them."""
+    return [line.replace("\\", "/") for line in lines]
+
+
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_damage_is_refused_by_load_and_named_by_validate(root, damage):
     message = damage(root / "plate")
-    with pytest.raises((LayoutError, ImageError), match=message):
+    with pytest.raises((LayoutError, ImageError)) as caught:
         load_mvtec(root, "plate", size=8)
+    assert re.search(message, *said([str(caught.value)]))
     report = validate(root)
     assert not report.ok
-    assert any(re.search(message, problem) for problem in report.problems)
+    assert any(re.search(message, problem) for problem in said(report.problems))
+    assert len(set(report.problems)) == len(report.problems)
+
+
+# ---------------------------------------------------------------- what is noted
+
+
+def note_subfolder(folder):
+    images = folder / "train/good/cam2"
+    shutil.copytree(folder / "test/good", images)
+    return "2 images in train/good/cam2/ not read: only those directly in train/good"
+
+
+def note_deep_subfolder(folder):
+    shutil.copytree(folder / "test/good", folder / "test/hole/day/shift")
+    return "2 images in test/hole/day/shift/ not read"
+
+
+def note_subfolder_of_masks(folder):
+    draw(folder / "ground_truth/hole/old/000_mask.png", np.zeros((4, 4), np.uint8))
+    return "1 image in ground_truth/hole/old/ not read"
+
+
+def note_image_above_the_folders(folder):
+    draw(folder / "test/000.png", np.zeros((4, 4), np.uint8))
+    return "1 image in test/ not read"
+
+
+def note_no_normal_test_image(folder):
+    shutil.rmtree(folder / "test/good")
+    return r"no normal test images \(test/good\): AUROC cannot be measured"
+
+
+def note_no_defective_test_image(folder):
+    for kind in ("hole", "scratch"):
+        shutil.rmtree(folder / "test" / kind)
+        shutil.rmtree(folder / "ground_truth" / kind)
+    return "no defective test images: AUROC cannot be measured"
+
+
+def note_good_by_another_name(folder, name="ok"):
+    shutil.rmtree(folder / "ground_truth")
+    (folder / "test/good").rename(folder / "test" / name)
+    return f"test/{name} is taken as a kind of defect: normal test images belong in"
+
+
+def note_good_in_capitals(folder):
+    return note_good_by_another_name(folder, "Good")
+
+
+def note_defect_free(folder):
+    return note_good_by_another_name(folder, "defect_free")
+
+
+NOTES = [value for name, value in list(globals().items()) if name.startswith("note_")]
+
+
+@pytest.mark.parametrize("arrange", NOTES, ids=lambda arrange: arrange.__name__)
+def test_what_may_not_be_meant_is_noted_by_both(root, arrange):
+    message = arrange(root / "plate")
+    report = validate(root)
+    assert report.ok
+    assert any(re.search(f"^plate: .*{message}", note) for note in report.notes)
+    with pytest.warns(UserWarning, match=f"plate: .*{message}"):
+        plate = load_mvtec(root, "plate", size=SIDE)
+    assert any(re.search(message, note) for note in plate.notes)
+
+
+def test_hidden_files_and_other_files_are_no_images(root):
+    draw(root / "plate/train/good/.cache/a.png", np.zeros((4, 4), np.uint8))
+    draw(root / "plate/train/._a.png", np.zeros((4, 4), np.uint8))
+    (root / "plate/test/readme.txt").write_text("text")
+    assert validate(root).notes == []
+
+
+# ---------------------------------------------------------------- forms of Unicode
+
+
+COMPOSED, DECOMPOSED = "Naht \u00e4", "Naht a\u0308"
+
+
+@pytest.mark.parametrize("image", [COMPOSED, DECOMPOSED])
+@pytest.mark.parametrize("mask", [COMPOSED, DECOMPOSED])
+def test_masks_pair_whatever_the_form_of_their_names(root, image, mask):
+    """macOS stores decomposed names; a copy elsewhere may hold both forms."""
+    whole = load_mvtec(root, "plate", size=SIDE)
+    for part, name, ending in (("test", image, ""), ("ground_truth", mask, "_mask")):
+        folder = root / "plate" / part
+        path = folder / "hole" / f"000{ending}.png"
+        path.rename(path.with_name(f"{name}{ending}.png"))
+        (folder / "hole").rename(folder / f"trou {name}")
+    (root / "plate").rename(root / f"plate {image}")
+    for name in (COMPOSED, DECOMPOSED):
+        plate = load_mvtec(root, f"plate {name}", size=SIDE)
+        assert plate.kinds == ["good"] * 2 + ["scratch"] * 3 + [f"trou {COMPOSED}"] * 2
+        assert torch.equal(plate.masks, (plate.test > 0.9).all(1))
+        assert plate.masks.sum() == whole.masks.sum()
+        report = validate(root, f"plate {name}")
+        assert report.ok and report.notes == []
+        (counts,) = report.counts.values()
+        assert counts[f"ground_truth/trou {COMPOSED}"] == 2
+
+
+def test_two_names_that_look_equal_share_a_stem(root):
+    for name in (COMPOSED, DECOMPOSED):
+        draw(root / f"plate/test/hole/{name}.png", np.zeros((SIDE, SIDE), np.uint8))
+    if len(list((root / "plate/test/hole").glob("Naht*"))) < 2:
+        pytest.skip("this file system knows one form only")
+    assert any("two images share a stem" in line for line in validate(root).problems)
 
 
 # ---------------------------------------------------------------- validate
@@ -287,7 +492,9 @@ def test_official_counts_are_compared_and_missing_files_named(tmp_path):
     (folder / "test/defective/003.png").unlink()
     (folder / "ground_truth/defective/003_mask.png").unlink()
     draw(folder / "test/good/900.png", np.zeros((SIDE, SIDE), dtype=np.uint8))
-    assert validate(tmp_path, "toothbrush").problems == [
+    report = validate(tmp_path, "toothbrush")
+    assert any("give images of your own another category" in n for n in report.notes)
+    assert report.problems == [
         "toothbrush: train/good: 59 files of 60; missing: 017",
         "toothbrush: test/good: 13 files, 12 expected; extra: 900",
         "toothbrush: test/defective: 29 files of 30; missing: 003",
@@ -297,7 +504,8 @@ def test_official_counts_are_compared_and_missing_files_named(tmp_path):
 
 def test_missing_categories(root):
     report = validate(root, ["plate", "bottle"])
-    assert report.problems == ["bottle: no folder bottle/train/good"]
+    (problem,) = report.problems
+    assert problem.startswith("bottle: no folder bottle/train/good, where the normal")
     draw_category(root, "bottle")
     notes = validate(root).notes
     assert any("official categories not here: cable, capsule" in note for note in notes)
