@@ -474,3 +474,10 @@ def _fit(batch: Tensor, size: Size | None, channels: int | None) -> Tensor:
         pixels = pixels if channels is None else _set_channels(pixels, channels)
         fitted.append(torch.from_numpy(pixels).permute(2, 0, 1))
     return torch.stack(fitted)
+
+
+def check_contrast(images: Tensor) -> None:
+    """ValueError if none of the training images (N, C, H, W) holds any contrast."""
+    low, high = images.amin((2, 3)), images.amax((2, 3))
+    if not bool(((high - low) > 1 / 512).any()):
+        raise ValueError("the training images hold no contrast")
