@@ -115,6 +115,14 @@ def on_device_of(energy: Energy, x: Tensor) -> Tensor:
     return x
 
 
+def device_of(energy: Any) -> torch.device | None:
+    """Where the parameters or buffers of a module lie; None without any."""
+    if isinstance(energy, nn.Module):
+        for p in chain(energy.parameters(), energy.buffers()):
+            return p.device
+    return None
+
+
 def register_energy(kind: Kind) -> Kind:
     """Decorator: `build_energy` can make this class from its `config()`."""
     _kinds[kind.__name__] = kind
