@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 
 from ebmlib.energy import register_energy
 from ebmlib.features import check_images
+from ebmlib.random import randperm
 from ebmlib.torchvision_import import torchvision_module
 
 BACKBONES = ("resnet18", "wide_resnet50_2")
@@ -81,7 +82,7 @@ class ResNetFeatures(nn.Module):
         total = sum(self._widths)
         if not 1 <= count <= total:
             raise ValueError(f"{name} has {total} channels to choose from, got {count}")
-        order = torch.randperm(total, generator=generator.manual_seed(seed))
+        order = randperm(total, generator.manual_seed(seed))
         self.register_buffer("chosen", order[:count].sort().values)
         self.register_buffer("imagenet", IMAGENET[:, :, None, None], persistent=False)
 
@@ -131,8 +132,8 @@ class ResNetFeatures(nn.Module):
         x = pad(x, (PAD, right, PAD, below), mode="replicate")
         mean, std = self.imagenet.to(x.dtype)
         x = (x - mean) / std  # one gray channel becomes three
-        for part in STEM:
-            x = self.trunk[part](x)
+        for stem in STEM:
+            x = self.trunk[stem](x)
         found, start = [], 0
         for i, (layer, width) in enumerate(zip(LAYERS, self._widths, strict=True)):
             x = self.trunk[layer](x)

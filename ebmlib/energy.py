@@ -7,7 +7,7 @@ map before any processing.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any, Protocol, TypeVar
 
@@ -121,6 +121,14 @@ def device_of(energy: Any) -> torch.device | None:
         for p in chain(energy.parameters(), energy.buffers()):
             return p.device
     return None
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which a surrounding `torch.autocast` has no effect on `device`."""
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 def register_energy(kind: Kind) -> Kind:

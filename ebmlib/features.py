@@ -126,9 +126,9 @@ class CosineFeatures(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments: `CosineFeatures(**config)` is a twin."""
-        names = ("channels", "stride", "side", "frequencies")
-        names = (*names, "opponent_colors", "brightness", "centered")
-        return {name: getattr(self, name) for name in names}
+        numbers = ("channels", "stride", "side", "frequencies")
+        switches = ("opponent_colors", "brightness", "centered")
+        return {name: getattr(self, name) for name in (*numbers, *switches)}
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of patches on images of `size` = (H, W)."""

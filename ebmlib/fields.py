@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ebmlib.energy import energy_spec, register_energy
+from ebmlib.energy import energy_spec, full_precision, register_energy
 from ebmlib.features import FeatureMap
 
 CHUNK = 32  # images whose features are held at once by `fit`
@@ -102,7 +102,9 @@ class GaussianField(nn.Module):
             raise ValueError(f"a covariance needs at least 2 images, got {len(images)}")
         moments = Moments(self.mean.shape[1:], len(self.mean))
         for x in images.split(CHUNK):
-            phi = self._features(x.to(self.mean)).cpu().permute(2, 3, 0, 1)
+            x = x.to(self.mean)
+            with full_precision(x.device):
+                phi = self._features(x).cpu().permute(2, 3, 0, 1)
             if self.shared:
                 phi = phi.reshape(1, 1, -1, phi.shape[-1])
             moments.add(phi.double())  # (h, w, B, F)
@@ -124,8 +126,9 @@ class GaussianField(nn.Module):
     def energy_map(self, x: Tensor) -> Tensor:
         """e_p = d_p^2 / 2: (B, C, H, W) -> (B, h, w)."""
         mean, whitener = self.mean.to(x.dtype), self.whitener.to(x.dtype)
-        centered = (self._features(x) - mean).permute(2, 3, 1, 0)  # (h, w, F, B)
-        white = whitener @ centered
+        with full_precision(x.device):  # bfloat16 rounds phi by more than the noise
+            centered = (self._features(x) - mean).permute(2, 3, 1, 0)  # (h, w, F, B)
+            white = whitener @ centered
         return white.square().sum(2).movedim(-1, 0) / 2
 
     def forward(self, x: Tensor) -> Tensor:

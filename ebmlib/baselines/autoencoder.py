@@ -13,6 +13,7 @@ from ebmlib.baselines.base import Baseline, check_options, smoothing_width
 from ebmlib.data.images import Images
 from ebmlib.data.resizing import Size
 from ebmlib.devices import choose_device
+from ebmlib.random import rand, randint
 from ebmlib.scoring import smooth
 
 DEPTH = 4  # halvings; sides are padded to a multiple of 2^DEPTH
@@ -80,8 +81,7 @@ class Autoencoder(Baseline):
             falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.steps)
             generator.manual_seed(self.seed)
             for _ in range(self.steps):
-                drawn = torch.randint(len(images), (16,), generator=generator)
-                x = images[drawn.to(device)] - mean
+                x = images[randint(len(images), (16,), generator, images)] - mean
                 loss = F.mse_loss(rebuild(network, x), x)
                 adam.zero_grad()
                 loss.backward()
@@ -142,7 +142,7 @@ def build(
     network.float().to_empty(device="cpu")
     for layer in made:
         for parameter in layer.parameters():
-            parameter.data.uniform_(generator=generator)
+            rand(parameter.shape, generator, parameter)
     for layer in network:
         _initialize(layer, generator)
     return network
@@ -164,7 +164,8 @@ def _initialize(layer: nn.Module, generator: torch.Generator) -> None:
         return
     std = 1 / math.sqrt(0.356 * inputs)
     nn.init.normal_(layer.weight, std=std, generator=generator)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def rebuild(network: nn.Module, x: Tensor) -> Tensor:

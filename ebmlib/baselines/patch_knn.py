@@ -12,6 +12,7 @@ from ebmlib.baselines.patches import check_frequencies, covering_patches, spread
 from ebmlib.data.images import Images
 from ebmlib.data.resizing import Size
 from ebmlib.features import CosineFeatures
+from ebmlib.random import randperm
 from ebmlib.scoring import smooth
 
 SUBSAMPLES = ("random", "coreset")
@@ -85,7 +86,7 @@ class PatchKNN(Baseline):
         parts = [features(x).movedim(1, -1).flatten(0, 2) for x in images.split(32)]
         pool = torch.cat(parts)  # (P, F)
         keep = self.memory * (10 if self.subsample == "coreset" else 1)
-        pool = pool[torch.randperm(len(pool), generator=generator)[:keep]]
+        pool = pool[randperm(len(pool), generator)[:keep]]
         if self.subsample == "coreset":
             pool = pool[farthest_points(pool, self.memory)]
         return {"features_": features, "bank_": pool}
