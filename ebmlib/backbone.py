@@ -7,6 +7,7 @@ file. Without a file the features are those of random filters, and `weights` say
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ class ResNetFeatures(nn.Module):
             raise ValueError(f"{name} has {total} channels to choose from, got {count}")
         order = randperm(total, generator.manual_seed(seed))
         self.register_buffer("chosen", order[:count].sort().values)
+        self._parts = _parts(self.chosen, self._widths)
+        self.register_load_state_dict_post_hook(_note_parts)
         self.register_buffer("imagenet", IMAGENET[:, :, None, None], persistent=False)
 
     @classmethod
@@ -134,14 +137,25 @@ class ResNetFeatures(nn.Module):
         x = (x - mean) / std  # one gray channel becomes three
         for stem in STEM:
             x = self.trunk[stem](x)
-        found, start = [], 0
-        for i, (layer, width) in enumerate(zip(LAYERS, self._widths, strict=True)):
+        found, before = [], 0
+        for i, layer in enumerate(LAYERS):
             x = self.trunk[layer](x)
-            inside = (self.chosen >= start) & (self.chosen < start + width)
-            part = x[:, self.chosen[inside] - start]
+            part = x[:, self.chosen[self._parts[i]] - before]
             found.append(_sampled(part, grid, self.stride, self.stride << i))
-            start += width
+            before += self._widths[i]
         return torch.cat(found, dim=1)
+
+
+def _parts(chosen: Tensor, widths: list[int]) -> list[slice]:
+    """Which of the chosen channels, in ascending order, belong to which layer."""
+    layer = torch.bucketize(chosen.cpu(), torch.tensor(widths).cumsum(0), right=True)
+    ends = torch.bincount(layer, minlength=len(widths)).cumsum(0).tolist()
+    return [slice(*pair) for pair in pairwise([0, *ends])]
+
+
+def _note_parts(features: ResNetFeatures, _: Any) -> None:
+    """A state was loaded, and may hold another choice; read once, not in each pass."""
+    features._parts = _parts(features.chosen, features._widths)
 
 
 def _sampled(x: Tensor, grid: tuple[int, int], stride: int, spacing: int) -> Tensor:

@@ -163,6 +163,13 @@ def test_the_chosen_channels_are_a_seeded_subset_of_all(files):
     assert not torch.equal(some.chosen, other.chosen)
 
 
+def test_a_loaded_choice_of_channels_is_used():
+    # A state from elsewhere may hold another choice than the seed gives here.
+    one, other = ResNetFeatures(count=20, seed=0), ResNetFeatures(count=20, seed=1)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(other(pictures(1)), one(pictures(1)))
+
+
 def test_the_gradient_agrees_with_finite_differences():
     features = ResNetFeatures(count=20)
     energy = GaussianField(features, SIZE, noise=0.1).double()
@@ -214,8 +221,7 @@ def test_random_weights_depend_on_the_seed_and_disturb_no_other(monkeypatch):
     def refuse(seed):
         raise AssertionError("the generators of all devices were seeded")
 
-    monkeypatch.setattr(torch, "manual_seed", refuse)
-    monkeypatch.setattr(torch.random, "manual_seed", refuse)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
     state = torch.get_rng_state()
     a, b, c = (ResNetFeatures(seed=s).trunk.conv1.weight for s in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from elsewhere import META, Elsewhere
 from scipy.spatial.distance import cdist, mahalanobis
 from sklearn.decomposition import PCA
 
@@ -17,6 +18,7 @@ from ebmlib.baselines import (
     PCAReconstruction,
     PerPixelGaussian,
     PositionGaussian,
+    autoencoder,
     farthest_points,
 )
 from ebmlib.metrics import image_auroc
@@ -169,12 +171,10 @@ def test_autoencoder_learns_ever_slower_along_a_half_cosine(monkeypatch):
 
 
 def test_autoencoder_is_repeatable_and_leaves_all_global_generators_alone(monkeypatch):
-    def refuse(*seed):
-        raise AssertionError("global random state was touched")
+    def refuse(seed):
+        raise AssertionError("the generators of all devices were seeded")
 
-    for name in ("manual_seed", "seed", "set_rng_state", "get_rng_state"):
-        monkeypatch.setattr(torch.random, name, refuse)
-    monkeypatch.setattr(torch, "manual_seed", refuse)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
     images = gray_noise(4)
     state = torch.get_rng_state()
     first, again, other = (
@@ -183,6 +183,16 @@ def test_autoencoder_is_repeatable_and_leaves_all_global_generators_alone(monkey
     )
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_autoencoder_is_trained_and_evaluated_on_its_device(monkeypatch):
+    monkeypatch.setattr(autoencoder, "choose_device", lambda device: META)
+    images = gray_noise(4)
+    with Elsewhere():
+        model = Autoencoder(steps=2, width=4, code=8).fit(images)
+        assert {p.device for p in model.network_.parameters()} == {META}
+        assert model.anomaly_map(images).device.type == "cpu"
+        assert model.anomaly_score(images).device.type == "cpu"
 
 
 def test_autoencoder_says_when_its_training_diverges():

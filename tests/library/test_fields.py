@@ -5,11 +5,19 @@ import json
 import numpy as np
 import pytest
 import torch
+from elsewhere import META, Elsewhere
 from scipy.spatial.distance import mahalanobis
 from torch import nn
 
+from ebmlib.backbone import ResNetFeatures
 from ebmlib.baselines import PositionGaussian
-from ebmlib.energy import build_energy, energy_spec, input_gradient, register_energy
+from ebmlib.energy import (
+    build_energy,
+    energy_maps,
+    energy_spec,
+    input_gradient,
+    register_energy,
+)
 from ebmlib.features import CosineFeatures
 from ebmlib.fields import CHUNK, GaussianField, Moments
 
@@ -228,6 +236,18 @@ def test_autocast_and_the_default_dtype_change_nothing():
         assert torch.equal(again(images), expected)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_field_is_fitted_and_evaluated_where_it_lies(shared):
+    images = pictures(2 * CHUNK + 1)
+    for features in (CosineFeatures(3, 4), ResNetFeatures(count=10)):
+        field = GaussianField(features, (32, 40), shared).to(META)
+        with Elsewhere():
+            assert field.fit(images).mean.device == field.whitener.device == META
+            assert field(images.to(META)).device == META
+            assert energy_maps(field, images).device.type == "cpu"
+            assert input_gradient(field, images.to(META)).device == META
 
 
 @pytest.mark.parametrize(

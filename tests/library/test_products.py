@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from elsewhere import META, Elsewhere
 
 from ebmlib.energy import build_energy, energy_maps, energy_spec, input_gradient
 from ebmlib.features import CosineFeatures
@@ -92,6 +93,17 @@ def test_config_builds_a_product_that_is_not_fitted(channels, shared):
     twin = build_energy(**json.loads(json.dumps(energy_spec(both))))
     twin.load_state_dict(both.state_dict())
     assert torch.equal(twin(x), both(x)) and twin.weights == both.weights
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_product_is_made_and_evaluated_where_its_network_lies(shared):
+    images = pictures(9)
+    with Elsewhere():
+        network = PatchEnergy(3, width=8).to(META)
+        both = ProductOfExperts.from_images(network, images, shared=shared)
+        assert both.field.mean.device == both(images.to(META)).device == META
+        assert energy_maps(both, images).device.type == "cpu"
+        assert input_gradient(both, images.to(META)).device == META
 
 
 def test_the_logarithm_keeps_a_high_patch_energy_in_its_place():
