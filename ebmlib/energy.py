@@ -7,13 +7,16 @@ map before any processing.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Energy = Callable[[Tensor], Tensor]  # (B, *shape) -> (B,)
+Kind = TypeVar("Kind", bound=type[nn.Module])
+_kinds: dict[str, type[nn.Module]] = {}
 
 
 class HasEnergyMap(Protocol):
@@ -105,11 +108,57 @@ def energy_maps(energy: HasEnergyMap, images: Tensor, batch_size: int = 32) -> T
 
 
 def on_device_of(energy: Energy, x: Tensor) -> Tensor:
-    """`x` where the energy's parameters lie; as it is if the energy has none."""
+    """`x` where the energy's parameters or buffers lie; as it is without any."""
     if isinstance(energy, nn.Module):
-        for p in energy.parameters():
+        for p in chain(energy.parameters(), energy.buffers()):
             return x.to(p.device)
     return x
+
+
+def device_of(energy: Any) -> torch.device | None:
+    """Where the parameters or buffers of a module lie; None without any."""
+    if isinstance(energy, nn.Module):
+        for p in chain(energy.parameters(), energy.buffers()):
+            return p.device
+    return None
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which a surrounding `torch.autocast` has no effect on `device`."""
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
+
+
+def register_energy(kind: Kind) -> Kind:
+    """Decorator: `build_energy` can make this class from its `config()`."""
+    _kinds[kind.__name__] = kind
+    return kind
+
+
+def energy_spec(energy: Any) -> dict[str, Any]:
+    """{"name": ..., "config": ...} of a module of a registered class."""
+    return {"name": type(energy).__name__, "config": energy.config()}
+
+
+def build_energy(name: str, config: dict[str, Any]) -> nn.Module:
+    """A module of a registered class from its name and `config()`; nested specs too.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in _kinds:
+        raise ValueError(f"unknown energy {name!r}, expected one of {sorted(_kinds)}")
+    spec = {"name", "config"}
+    return _kinds[name](
+        **{
+            key: build_energy(**value)
+            if isinstance(value, dict) and set(value) == spec
+            else value
+            for key, value in config.items()
+        }
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Energies in closed form: a Gaussian for every patch (chapter 12)."""
+"""An energy in closed form: one Gaussian per position, on any features (chapter 12)."""
 
 from __future__ import annotations
 
@@ -6,130 +6,181 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pad
 
-from ebmlib.baselines.features import cosine_filters, covariance_factor
-from ebmlib.networks import opponent
+from ebmlib.energy import energy_spec, full_precision, register_energy
+from ebmlib.features import FeatureMap
 
-COLORS = 4  # coarse color, as in JPEG: the eye and the lens see little more
+CHUNK = 32  # images whose features are held at once by `fit`
 
 
-class GaussianPatches(nn.Module):
-    """The energy of a Gaussian for every patch, fitted in closed form.
+@register_energy
+class GaussianField(nn.Module):
+    """The energy of a Gaussian for every cell of a feature map.
 
         e_p(x)  = d_p^2 / 2
         d_p^2   = (phi_p - mean_p)^T Sigma_p^-1 (phi_p - mean_p)
         Sigma_p = S_p + noise^2 I
+        E(x)    = sum_p e_p(x)
 
-    phi_p(x): the F lowest cosine coefficients of the patch around grid position p, of
-    luminance and, coarser, of two color differences; S_p their covariance over the
-    training images. One Gaussian per position is PaDiM (Defard et al., ICPR workshops
-    2021, arXiv 2011.08785); no pretrained features are involved. Unlike the scores of
-    PaDiM, this is a differentiable energy of the image, with the gradient
+    phi_p(x): the F features of the cell at grid position p; S_p: their covariance over
+    the training images. One Gaussian per position is PaDiM (Defard et al., ICPR
+    workshops 2021, arXiv 2011.08785). Unlike the scores of PaDiM, this is a
+    differentiable energy of the image, with the gradient
     dE/dx = sum_p (d phi_p / dx)^T Sigma_p^-1 (phi_p - mean_p).
 
-    The grid is that of `PatchEnergy`: cell (i, j) is centered in its square of pixels.
-
     Args:
+        features: a module as `ebmlib.features.FeatureMap` describes it, such as
+            `CosineFeatures` or `ebmlib.backbone.ResNetFeatures`.
         size: height and width of the images, `(H, W)`.
-        channels: image channels; 3 means RGB.
-        stride: distance of neighboring patches in px, 4 or 8.
-        side: of a patch in px; by default two and a half strides, so that neighbors
-            overlap.
-        everywhere: one mean and covariance for all positions, for textures and for
-            parts that lie in any direction.
-        frequencies: coefficients of luminance per axis; a patch of fewer px a side has
-            no more of them than that.
-        noise: gray levels (standard deviation) that every pixel is granted; a
-            background that never varied would have no inverse without it.
+        shared: one mean and covariance for all positions, for textures and for parts
+            that lie in any direction.
+        noise: standard deviation granted to every feature, in its units. What never
+            varied in training would have no inverse without it. The default suits
+            cosine coefficients, where noise^2 I is the covariance of white noise of
+            0.02 gray levels; PaDiM uses 0.1 for features of a ResNet.
+
+    Attributes:
+        mean: (F, h, w), or (F, 1, 1) if shared.
+        whitener: (h, w, F, F) or (1, 1, F, F), the inverses of the Cholesky factors of
+            Sigma_p: d_p = |whitener_p (phi_p - mean_p)|.
+
+    Raises:
+        ValueError: numbers out of range.
     """
+
+    features: FeatureMap
+    mean: Tensor
+    whitener: Tensor
 
     def __init__(
         self,
+        features: FeatureMap,
         size: tuple[int, int],
-        channels: int = 3,
-        stride: int = 8,
-        everywhere: bool = False,
-        frequencies: int = 7,
+        shared: bool = False,
         noise: float = 0.02,
-        side: int | None = None,
     ):
         super().__init__()
-        side = 5 * stride // 2 if side is None else side
-        if side < stride or frequencies < 1:
-            raise ValueError(
-                "patches must leave no gap and keep a coefficient: side must be at "
-                f"least the stride, {stride} px, and frequencies at least 1; got "
-                f"{side} and {frequencies}"
-            )
         if not noise > 0:
-            raise ValueError(f"noise must be > 0 gray levels, got {noise}")
-        frequencies = min(frequencies, side)
-        self.size, self.channels, self.stride = tuple(size), channels, stride
-        self.everywhere, self.frequencies, self.noise = everywhere, frequencies, noise
-        self.side = side
-        colors = cosine_filters(side, min(COLORS, frequencies))
-        self.register_buffer("fine", cosine_filters(side, frequencies), False)
-        self.register_buffer("coarse", colors.repeat(2, 1, 1, 1), False)
-        features = frequencies**2 * (1 if channels == 3 else channels)
-        features += len(self.coarse) * (channels == 3)
-        grid = (1, 1) if everywhere else (size[0] // stride, size[1] // stride)
-        self.register_buffer("mean", torch.zeros(features, *grid))
-        # Inverse Cholesky factors: d^2 = |whitener (phi - mean)|^2
-        eye = torch.eye(features) / noise
+            raise ValueError(f"noise must be > 0, got {noise}")
+        height, width = size
+        self.features, self.size = features, (int(height), int(width))
+        self.shared, self.noise = shared, noise
+        self.channels, self.stride = features.channels, features.stride
+        rows, columns = features.grid(self.size)
+        if rows < 1 or columns < 1:
+            raise ValueError(
+                f"images must be at least {self.stride} px a side, the stride of the "
+                f"features; got size {height} x {width}"
+            )
+        grid, count = (1, 1) if shared else (rows, columns), features.count
+        self.register_buffer("mean", torch.zeros(count, *grid, dtype=torch.float32))
+        eye = torch.eye(count, dtype=torch.float32) / noise
         self.register_buffer("whitener", eye.expand(*grid, -1, -1).clone())
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments: `GaussianPatches(**config)` is not fitted."""
-        names = ("size", "channels", "stride", "everywhere", "frequencies", "noise")
-        return {name: getattr(self, name) for name in (*names, "side")}
+        """What `ebmlib.energy.build_energy` needs for a field that is not fitted."""
+        return {
+            "features": energy_spec(self.features),
+            "size": self.size,
+            "shared": self.shared,
+            "noise": self.noise,
+        }
 
     @torch.no_grad()
-    def fit(self, images: Tensor) -> GaussianPatches:
-        """Estimate mean and covariance of every patch from images (N, C, H, W); N >= 2.
+    def fit(self, images: Tensor) -> GaussianField:
+        """Estimate mean and covariance of every cell from images (N, C, H, W); N >= 2.
+
+        The features are computed where the module lies, CHUNK images at a time; means
+        and covariances are accumulated on the CPU in float64, which not every device
+        has. Memory does not grow with N: F^2 numbers per cell, and one chunk.
 
         Raises:
-            ValueError: fewer than two images, or images of another shape.
+            ValueError: fewer than two images, images of another shape, or features that
+                are not finite. The field is then as it was.
         """
         if len(images) < 2:
             raise ValueError(f"a covariance needs at least 2 images, got {len(images)}")
-        parts = [self.features(x.to(self.mean.device)) for x in images.split(32)]
-        phi = torch.cat(parts).permute(2, 3, 0, 1)  # (h, w, N, F)
-        if self.everywhere:
-            phi = phi.reshape(1, 1, -1, phi.shape[-1])
-        self.mean.copy_(phi.mean(2).permute(2, 0, 1))
-        for i, row in enumerate(phi):  # row by row: the covariances are large
-            factor = covariance_factor(row - row.mean(1, keepdim=True), self.noise)
-            eye = torch.eye(factor.shape[-1]).to(factor).expand_as(factor)
-            inverse = torch.linalg.solve_triangular(factor, eye, upper=False)
-            self.whitener[i] = inverse.to(self.whitener.dtype)
-        return self
-
-    def features(self, x: Tensor) -> Tensor:
-        """phi: (B, C, H, W) -> (B, F, h, w), the cosine coefficients of every patch."""
-        if x.ndim != 4 or x.shape[1:] != (self.channels, *self.size):
-            raise ValueError(
-                f"these experts were made for images (B, {self.channels}, "
-                f"{self.size[0]}, {self.size[1]}); got {tuple(x.shape)}"
+        moments = Moments(self.mean.shape[1:], len(self.mean))
+        for x in images.split(CHUNK):
+            x = x.to(self.mean)
+            with full_precision(x.device):
+                phi = self._features(x).cpu().permute(2, 3, 0, 1)
+            if self.shared:
+                phi = phi.reshape(1, 1, -1, phi.shape[-1])
+            moments.add(phi.double())  # (h, w, B, F)
+        if not moments.mean.isfinite().all():
+            raise ValueError("the features of the images hold NaN or infinite values")
+        whitener = torch.empty(self.whitener.shape, dtype=self.whitener.dtype)
+        eye = torch.eye(len(self.mean), dtype=torch.float64)
+        for i in range(len(whitener)):  # row by row, as copies are large
+            sigma = moments.covariance(i)
+            sigma.diagonal(dim1=-2, dim2=-1).add_(self.noise**2)
+            factor = torch.linalg.cholesky(sigma)
+            whitener[i] = torch.linalg.solve_triangular(
+                factor, eye.expand_as(factor), upper=False
             )
-        margin = self.side - self.stride
-        before, after = margin // 2, margin - margin // 2
-        x = pad(x, (before, after, before, after), mode="replicate")
-        if self.channels != 3:
-            fine = self.fine.to(x.dtype).repeat(self.channels, 1, 1, 1)
-            return conv2d(x, fine, stride=self.stride, groups=self.channels)
-        colors = opponent(x, gain=1)
-        fine = conv2d(colors[:, :1], self.fine.to(x.dtype), stride=self.stride)
-        coarse = self.coarse.to(x.dtype)
-        coarse = conv2d(colors[:, 1:], coarse, stride=self.stride, groups=2)
-        return torch.cat((fine, coarse), dim=1)
+        self.mean.copy_(moments.mean.permute(2, 0, 1))
+        self.whitener.copy_(whitener)
+        return self
 
     def energy_map(self, x: Tensor) -> Tensor:
         """e_p = d_p^2 / 2: (B, C, H, W) -> (B, h, w)."""
-        centered = (self.features(x) - self.mean).permute(2, 3, 1, 0)  # (h, w, F, B)
-        white = self.whitener.to(x.dtype) @ centered
+        mean, whitener = self.mean.to(x.dtype), self.whitener.to(x.dtype)
+        with full_precision(x.device):  # bfloat16 rounds phi by more than the noise
+            centered = (self._features(x) - mean).permute(2, 3, 1, 0)  # (h, w, F, B)
+            white = whitener @ centered
         return white.square().sum(2).movedim(-1, 0) / 2
 
     def forward(self, x: Tensor) -> Tensor:
         """The energy of each image, the sum of its map: (B, C, H, W) -> (B,)."""
         return self.energy_map(x).sum((1, 2))
+
+    def _features(self, x: Tensor) -> Tensor:
+        expected = (self.channels, *self.size)
+        if x.ndim != 4 or tuple(x.shape[1:]) != expected:
+            raise ValueError(
+                f"this field was made for images (B, {', '.join(map(str, expected))}); "
+                f"got {tuple(x.shape)}"
+            )
+        return self.features(x)
+
+
+class Moments:
+    """Mean and covariance of points that come in parts, for every cell of a grid.
+
+    Of two sets of n and k points with means a and b, the sums of squared deviations M
+    about the common mean combine as
+    M = M_n + M_k + (b - a)(b - a)^T n k / (n + k).
+    Source: Chan, Golub, LeVeque, The American Statistician 37, 1983.
+
+    Args:
+        grid: (h, w).
+        features: F.
+
+    Attributes:
+        count: points so far, in each cell.
+        mean: (h, w, F), float64.
+    """
+
+    def __init__(self, grid: tuple[int, ...], features: int):
+        self.count = 0
+        self.mean = torch.zeros(*grid, features, dtype=torch.float64)
+        self._squares = torch.zeros(*grid, features, features, dtype=torch.float64)
+
+    def add(self, points: Tensor) -> None:
+        """Take in points (h, w, B, F), float64; B >= 1."""
+        new = points.shape[2]
+        share = new / (self.count + new)
+        for mean, squares, row in zip(self.mean, self._squares, points, strict=True):
+            center = row.mean(1)  # (w, F)
+            apart = center - mean
+            row = row - center[:, None]
+            squares.baddbmm_(row.mT, row)
+            weighted = (self.count * share * apart)[:, :, None]
+            squares.baddbmm_(weighted, apart[:, None])
+            mean += share * apart
+        self.count += new
+
+    def covariance(self, row: int) -> Tensor:
+        """The sample covariances of one row of cells, (w, F, F); a copy."""
+        return self._squares[row] / (self.count - 1)

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ebmlib.energy import check_positive
+from ebmlib.energy import check_positive, register_energy
 
 CHROMA = 2.0  # gain of color differences in PatchEnergy, chosen on the synthetic nut
 
 
+@register_energy
 class ConvEnergy(nn.Module):
     """A plain convolutional energy: strided convolutions, one number per image.
 
@@ -69,6 +70,7 @@ class ConvEnergy(nn.Module):
             return self.head(pooled).squeeze(1)  # (B,)
 
 
+@register_energy
 class PatchEnergy(nn.Module):
     """A sum of patch energies: E(x) = sum_p e_p(x), with e_p = softplus(f_p) >= 0.
 

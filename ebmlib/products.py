@@ -1,11 +1,10 @@
-"""Products of experts: a learned patch energy beside one in closed form.
+"""Products of experts: a learned patch energy and one in closed form (chapter 12).
 
 Where densities are multiplied, energies add (Hinton, Neural Computation 14, 2002):
 
     p(x) proportional to p_1(x)^a p_2(x)^b   <=>   E(x) = a E_1(x) + b E_2(x)
 
-An expert that is content cannot outvote one that objects. Chapter 12 tells what the
-second expert adds on real images.
+A patch that one of the two energies finds anomalous stays anomalous in the sum.
 """
 
 from __future__ import annotations
@@ -15,117 +14,130 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ebmlib.energy import energy_maps
-from ebmlib.fields import GaussianPatches
-from ebmlib.networks import ConvEnergy, PatchEnergy
+from ebmlib.energy import device_of, energy_maps, energy_spec, register_energy
+from ebmlib.features import CosineFeatures, FeatureMap
+from ebmlib.fields import GaussianField
+from ebmlib.networks import PatchEnergy
 
-LOUD, QUIET = 3.0, 0.3  # the Gaussians' share, where positions count and where not
+# Spread of the weighted field's patch energies over that of the network's, where every
+# position has a Gaussian of its own, and where all positions share one.
+RATIO_PER_POSITION = 3.0
+RATIO_SHARED = 0.3
+# Least spread of the field's patch energies, in nats. On equal training images they are
+# 0 but for rounding, some 1e-8, and a weight must not depend on that.
+LEAST_SPREAD = 1e-3
 
 
+@register_energy
 class ProductOfExperts(nn.Module):
-    """E(x) = sum_p [a e_p(x) + b g_p(x)]: a learned patch energy, and Gaussian patches.
+    """E(x) = sum_p [a e_p(x) + b g_p(x)]: a network and a Gaussian field on one grid.
 
     Args:
-        network: the learned expert, e_p.
-        gaussians: the fitted expert, g_p, on the same grid.
+        network: the learned energy, with patch energies e_p.
+        field: the energy in closed form, with patch energies g_p.
         weights: a and b, both > 0.
+
+    Raises:
+        ValueError: the two differ in stride, grid or channels, or a weight is not > 0.
     """
 
     def __init__(
         self,
         network: PatchEnergy,
-        gaussians: GaussianPatches,
+        field: GaussianField,
         weights: tuple[float, float] = (1.0, 1.0),
     ):
         super().__init__()
-        if (network.stride, network.channels) != (gaussians.stride, gaussians.channels):
+        if (network.stride, network.channels) != (field.stride, field.channels):
             raise ValueError(
-                "both experts need one stride and one number of channels, got stride "
-                f"{network.stride} and {gaussians.stride}, channels "
-                f"{network.channels} and {gaussians.channels}"
+                "both energies need one stride and one number of channels, got stride "
+                f"{network.stride} and {field.stride}, channels {network.channels} and "
+                f"{field.channels}"
             )
-        if not all(0 < weight < math.inf for weight in weights):
+        grid = tuple(side // network.stride for side in field.size)
+        if field.features.grid(field.size) != grid:
+            raise ValueError(
+                f"both energies need one grid, got {grid} cells and "
+                f"{field.features.grid(field.size)} on images of {field.size} px"
+            )
+        first, second = map(float, weights)
+        if not (0 < first < math.inf and 0 < second < math.inf):
             raise ValueError(f"weights must be finite numbers > 0, got {weights}")
-        self.network, self.gaussians = network, gaussians
-        self.weights = tuple(map(float, weights))
+        self.network, self.field, self.weights = network, field, (first, second)
         self.channels, self.stride = network.channels, network.stride
 
     @classmethod
-    def of(
+    def from_images(
         cls,
         network: PatchEnergy,
         images: Tensor,
         *,
-        everywhere: bool = False,
-        share: float | None = None,
-        **options: Any,
+        features: FeatureMap | None = None,
+        shared: bool = False,
+        noise: float = 0.02,
+        ratio: float | None = None,
     ) -> ProductOfExperts:
-        """Fit the second expert beside a trained one, and set the weights.
+        """The product of a trained network and a field fitted here, with its weights.
 
-            b / a = share * std(e) / std(g),   median_p(a e_p + b g_p) = 1
+            b / a = ratio * std(e) / std(g),   median_p(a e_p + b g_p) = 1
 
-        over the patches of normal images, so that neither expert is heard only because
-        its units are large, and an energy of 1 is a usual patch. share = 3, the patch
-        of two and a half cells and 7 frequencies were chosen on training images of two
-        categories with artificial damage, and on drawn categories.
+        over the patches of the images, with std(g) at least LEAST_SPREAD. The weights
+        thus do not depend on the units of either energy, and an energy of 1 is that of
+        a usual patch. A ratio of 3 and the default features were chosen on training
+        images of two categories with artificial damage, and on drawn categories.
 
         Args:
             network: trained.
-            images: the normal images it was trained on, (N, C, H, W).
-            everywhere: as in `GaussianPatches`.
-            share: how loud the second expert is, in units of the first one's spread; by
-                default 3, or 0.3 with `everywhere`.
-            **options: further arguments of `GaussianPatches`.
+            images: the normal images it was trained on, (N, C, H, W); N >= 2.
+            features: of the field, on the grid of the network; by default
+                `CosineFeatures(network.channels, network.stride)`.
+            shared: as in `GaussianField`.
+            noise: as in `GaussianField`.
+            ratio: spread of the weighted field over that of the weighted network; by
+                default RATIO_PER_POSITION, or RATIO_SHARED if `shared`.
+
+        Returns:
+            The product, where the network lies.
+
+        Raises:
+            ValueError: as the constructors and `GaussianField.fit`; or the network's
+                energy is constant or not finite, so that no weights exist.
         """
-        size = tuple(images.shape[-2:])
-        grid = (size, network.channels, network.stride)
-        gaussians = GaussianPatches(*grid, everywhere, **options)
-        gaussians.to(next(network.parameters()).device).fit(images)
-        first, second = (energy_maps(e, images) for e in (network, gaussians))
-        if share is None:
-            share = QUIET if everywhere else LOUD
-        ratio = share * (first.std() / second.std()).item()
-        usual = (first + ratio * second).median().item()
-        return cls(network, gaussians, (1 / usual, ratio / usual))
+        if ratio is None:
+            ratio = RATIO_SHARED if shared else RATIO_PER_POSITION
+        if not 0 < ratio < math.inf:
+            raise ValueError(f"ratio must be a finite number > 0, got {ratio}")
+        if features is None:
+            features = CosineFeatures(network.channels, network.stride)
+        size = (images.shape[-2], images.shape[-1])
+        field = GaussianField(features, size, shared, noise)
+        cls(network, field)  # refuses two grids before the fit
+        field.to(device_of(network)).fit(images)
+        first, second = (energy_maps(e, images) for e in (network, field))
+        spread = second.std().clamp_min(LEAST_SPREAD)
+        scale = ratio * (first.std() / spread).item()
+        usual = (first + scale * second).median().item()
+        if not (0 < scale < math.inf and 0 < usual < math.inf):
+            raise ValueError(
+                "no weights bring the two energies to one scale: the patch energies of "
+                f"the network have standard deviation {first.std():.3g}, and the "
+                f"weighted sum has median {usual:.3g}"
+            )
+        return cls(network, field, (1 / usual, scale / usual))
 
     def config(self) -> dict[str, Any]:
-        """What `build_energy` needs to make a product that is not yet fitted."""
+        """What `ebmlib.energy.build_energy` needs for a product that is not fitted."""
         return {
-            "network": self.network.config(),
-            "gaussians": self.gaussians.config(),
+            "network": energy_spec(self.network),
+            "field": energy_spec(self.field),
             "weights": self.weights,
         }
 
     def energy_map(self, x: Tensor) -> Tensor:
-        """The sum of both experts, a e_p + b g_p: (B, C, H, W) -> (B, h, w)."""
+        """The weighted sum a e_p + b g_p: (B, C, H, W) -> (B, h, w)."""
         a, b = self.weights
-        return a * self.network.energy_map(x) + b * self.gaussians.energy_map(x)
+        return a * self.network.energy_map(x) + b * self.field.energy_map(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """The energy of each image, the sum of its map: (B, C, H, W) -> (B,)."""
         return self.energy_map(x).sum((1, 2))
-
-
-def build_energy(name: str, config: dict[str, Any]) -> nn.Module:
-    """An energy of one of the library's classes, from its name and `config()`.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    if name == "BackbonePatches":
-        from ebmlib.backbone import BackbonePatches  # which imports this module
-
-        return BackbonePatches(**config)
-    if name == "ProductOfExperts":
-        return ProductOfExperts(
-            PatchEnergy(**config["network"]),
-            GaussianPatches(**config["gaussians"]),
-            config["weights"],
-        )
-    kinds = {"ConvEnergy": ConvEnergy, "PatchEnergy": PatchEnergy}
-    if name not in kinds:
-        raise ValueError(
-            f"unknown energy {name!r}, expected ProductOfExperts, BackbonePatches, "
-            f"{' or '.join(kinds)}"
-        )
-    return kinds[name](**config)

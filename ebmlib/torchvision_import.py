@@ -1,4 +1,4 @@
-"""Imports torchvision lazily, also beside a CPU build of torch (used by augmentation).
+"""Imports torchvision lazily, also beside a CPU build of torch (for `backbone`).
 
 On Linux the registry's torchvision is compiled for CUDA. Beside a CPU build of torch
 its compiled operators cannot load, and `import torchvision` stops with "operator
@@ -17,15 +17,6 @@ import torch
 
 _NMS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _declared: list[torch.library.Library] = []  # a declaration lives as long as its object
-
-
-def torchvision_functional() -> ModuleType:
-    """The module `torchvision.transforms.v2.functional`.
-
-    Raises:
-        ImportError: torchvision is not installed.
-    """
-    return torchvision_module("transforms.v2.functional", "augmentation")
 
 
 def torchvision_module(part: str, user: str) -> ModuleType:

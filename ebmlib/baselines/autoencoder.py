@@ -1,23 +1,25 @@
 """A convolutional autoencoder: what cannot be rebuilt is abnormal (chapter 12)."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ebmlib.baselines.checks import (
-    check_fitted,
-    check_images,
-    check_smoothing,
-    smoothing_width,
-)
-from ebmlib.scoring import image_score, smooth
+from ebmlib.baselines.base import Baseline, check_options, smoothing_width
+from ebmlib.data.images import Images
+from ebmlib.data.resizing import Size
+from ebmlib.devices import choose_device
+from ebmlib.random import rand, randint
+from ebmlib.scoring import smooth
 
 DEPTH = 4  # halvings; sides are padded to a multiple of 2^DEPTH
 
 
-class Autoencoder:
+class Autoencoder(Baseline):
     """Reconstruction error of a convolutional autoencoder trained on normal images.
 
         r(x) = (x - mean) - decode(encode(x - mean)),   trained to minimize mean r^2
@@ -35,9 +37,18 @@ class Autoencoder:
         learning_rate: of the first step; it falls to zero along a half cosine.
         smoothing: as in `PerPixelGaussian`.
         seed: of the weights and of the order of the images.
+        image_size: as in `Baseline`.
+        device: where it is trained and evaluated, see `ebmlib.devices.choose_device`.
+
+    Attributes:
+        mean_: (C, H, W), on the device.
+        network_: the trained network, on the device.
     """
 
     label = "convolutional autoencoder"
+    least = 1
+    mean_: Tensor
+    network_: nn.Module
 
     def __init__(
         self,
@@ -47,30 +58,30 @@ class Autoencoder:
         learning_rate: float = 3e-3,
         smoothing: float | None = None,
         seed: int = 0,
+        image_size: Size | None = None,
+        device: str = "cpu",
     ):
-        for name, value in (("code", code), ("width", width), ("steps", steps)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}.")
+        check_options(image_size, smoothing, code=code, width=width, steps=steps)
         if not learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0, got {learning_rate}.")
-        check_smoothing(smoothing)
+        choose_device(device)
         self.code, self.width, self.steps = code, width, steps
         self.learning_rate, self.smoothing, self.seed = learning_rate, smoothing, seed
-        self.shape: torch.Size | None = None
+        self.image_size, self.device = image_size, device
 
-    def fit(self, images: Tensor) -> "Autoencoder":
-        """Train on normal images; at least 1."""
-        check_images(images, at_least=1)
-        self.mean = images.mean(0)  # (C, H, W)
+    def _learn(self, images: Tensor) -> dict[str, Any]:
+        device = choose_device(self.device)
         generator = torch.Generator().manual_seed(self.seed)
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            torch.manual_seed(self.seed)  # the weights depend on the seed alone
-            network = build(images.shape[1:], self.width, self.code)
+        with torch.inference_mode(False), torch.enable_grad():
+            network = build(images.shape[1:], self.width, self.code, generator)
+            network.to(device)
+            images = images.to(device, copy=True)
+            mean = images.mean(0)  # (C, H, W)
             adam = torch.optim.Adam(network.parameters(), self.learning_rate)
             falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.steps)
+            generator.manual_seed(self.seed)
             for _ in range(self.steps):
-                drawn = torch.randint(len(images), (16,), generator=generator)
-                x = images[drawn] - self.mean
+                x = images[randint(len(images), (16,), generator, images)] - mean
                 loss = F.mse_loss(rebuild(network, x), x)
                 adam.zero_grad()
                 loss.backward()
@@ -80,54 +91,67 @@ class Autoencoder:
             raise ValueError(
                 f"training diverged at learning_rate={self.learning_rate}; lower it."
             )
-        self.network = network.eval().requires_grad_(False)
-        self.shape = images.shape[1:]
-        return self
+        return {"mean_": mean, "network_": network.eval().requires_grad_(False)}
 
-    def reconstruct(self, images: Tensor) -> Tensor:
+    def reconstruct(self, images: Images) -> Tensor:
         """(N, C, H, W): the images as the code remembers them."""
-        check_fitted(self, images)
-        batches = (images - self.mean).split(32)
-        return torch.cat([rebuild(self.network, x) for x in batches]) + self.mean
+        return torch.cat([self._reconstruct(x) for x in self._batches(images)])
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """(N, H, W): smoothed root mean square residual over channels, >= 0."""
-        residual = (images - self.reconstruct(images)).square().mean(1).sqrt()
-        return smooth(residual, smoothing_width(self.smoothing, images.shape))
+    def _reconstruct(self, x: Tensor) -> Tensor:
+        centered = x.to(self.mean_.device) - self.mean_
+        return (rebuild(self.network_, centered) + self.mean_).cpu()
 
-    def anomaly_score(self, images: Tensor) -> Tensor:
-        """(N,): the maximum of the map, in gray levels."""
-        return image_score(self.anomaly_map(images), "max")
+    def _maps(self, x: Tensor) -> Tensor:
+        residual = (x - self._reconstruct(x)).square().mean(1).sqrt()
+        return smooth(residual, smoothing_width(self.smoothing, self.shape_))
 
 
-def build(shape: torch.Size, width: int, code: int) -> nn.Sequential:
-    """The network for images of `shape` (C, H, W), padded by `rebuild`."""
+def build(
+    shape: torch.Size, width: int, code: int, generator: torch.Generator
+) -> nn.Sequential:
+    """The network for images of `shape` (C, H, W), padded by `rebuild`; on the CPU.
+
+    The constructors of torch draw weights from the global generator. Layers are
+    therefore made without data, and filled from `generator`. As many numbers as the
+    constructors would draw are skipped first, in their order, so that the weights of a
+    seed are those of the recorded runs.
+    """
     channels = shape[0]
     rows, columns = (-(-side // 2**DEPTH) for side in shape[1:])
     widths = [width, 2 * width, 4 * width, 4 * width]
-    down, up = [], []
-    for before, after in zip([channels, *widths], widths, strict=False):
-        down += [nn.Conv2d(before, after, 4, 2, 1), nn.SiLU()]
-        up = [nn.ConvTranspose2d(after, before, 4, 2, 1), nn.SiLU(), *up]
     size = widths[-1] * rows * columns
-    network = nn.Sequential(
-        *down,
-        nn.Flatten(),
-        nn.Linear(size, code),
-        nn.Linear(code, size),
-        nn.SiLU(),
-        nn.Unflatten(1, (widths[-1], rows, columns)),
-        *up[:-1],  # the last layer gives gray levels, not SiLU features
-    )
+    down: list[nn.Module] = []
+    up: list[nn.Module] = []
+    made: list[nn.Module] = []  # in the order of their making
+    with torch.device("meta"):
+        for before, after in zip([channels, *widths], widths, strict=False):
+            made += [nn.Conv2d(before, after, 4, 2, 1)]
+            made += [nn.ConvTranspose2d(after, before, 4, 2, 1)]
+            down += [made[-2], nn.SiLU()]
+            up = [made[-1], nn.SiLU(), *up]
+        made += [nn.Linear(size, code), nn.Linear(code, size)]
+        network = nn.Sequential(
+            *down,
+            nn.Flatten(),
+            made[-2],
+            made[-1],
+            nn.SiLU(),
+            nn.Unflatten(1, (widths[-1], rows, columns)),
+            *up[:-1],  # the last layer gives gray levels, not SiLU features
+        )
+    network.float().to_empty(device="cpu")
+    for layer in made:
+        for parameter in layer.parameters():
+            rand(parameter.shape, generator, parameter)
     for layer in network:
-        _initialize(layer)
+        _initialize(layer, generator)
     return network
 
 
-def _initialize(layer: nn.Module) -> None:
+def _initialize(layer: nn.Module, generator: torch.Generator) -> None:
     """Keep the variance of SiLU features, whose mean square is 0.356, from layer on.
 
-    With the library's defaults, the code tells nothing for hundreds of steps. A
+    With the defaults of torch, the code tells nothing for hundreds of steps. A
     transposed convolution 4x4 of stride 2 sums 2 x 2 inputs of every channel.
     """
     if isinstance(layer, nn.Linear):
@@ -138,8 +162,10 @@ def _initialize(layer: nn.Module) -> None:
         inputs = 4 * layer.in_channels
     else:
         return
-    nn.init.normal_(layer.weight, std=1 / math.sqrt(0.356 * inputs))
-    nn.init.zeros_(layer.bias)
+    std = 1 / math.sqrt(0.356 * inputs)
+    nn.init.normal_(layer.weight, std=std, generator=generator)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def rebuild(network: nn.Module, x: Tensor) -> Tensor:

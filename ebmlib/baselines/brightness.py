@@ -1,12 +1,16 @@
 """The mean gray level of an image: the baseline that exposes a shortcut (chapter 1)."""
 
-import torch
+from __future__ import annotations
+
+from typing import Any
+
 from torch import Tensor
 
-from ebmlib.baselines.checks import check_fitted, check_images
+from ebmlib.baselines.base import Baseline, check_options
+from ebmlib.data.resizing import Size
 
 
-class MeanBrightness:
+class MeanBrightness(Baseline):
     """The mean gray level of an image, and nothing else: exposes a shortcut.
 
         score(x) = mean_{c,i} x_ci                          (two_sided=False)
@@ -16,35 +20,42 @@ class MeanBrightness:
     images. The raw form has no right sign: an AUROC near 0 betrays a shortcut as
     much as one near 1, so do not flip it by looking at the test set. The two-sided
     form is an honest detector of unusual exposure. The map is the gray level of each
-    pixel (raw), or its distance from m in units of s (two-sided).
+    pixel (raw), or its distance from m in units of s (two-sided), unsmoothed.
 
     Args:
         two_sided: score the distance from the training images instead.
+        image_size: as in `Baseline`.
+        min_std: least value of s in gray levels; without it, training images of one
+            exposure would make every rounding error of the mean a large score.
+
+    Attributes:
+        mean_, std_: m and s.
     """
 
     label = "mean brightness"
+    mean_: Tensor
+    std_: Tensor
 
-    def __init__(self, two_sided: bool = False):
-        self.two_sided = two_sided
-        self.shape: torch.Size | None = None
+    def __init__(
+        self,
+        two_sided: bool = False,
+        image_size: Size | None = None,
+        min_std: float = 1e-3,
+    ):
+        check_options(image_size)
+        if not min_std > 0:
+            raise ValueError(f"min_std must be > 0 (gray levels), got {min_std}.")
+        self.two_sided, self.image_size, self.min_std = two_sided, image_size, min_std
 
-    def fit(self, images: Tensor) -> "MeanBrightness":
-        """Remember how bright normal images (N, C, H, W) are; N >= 2."""
-        check_images(images, at_least=2)
+    def _learn(self, images: Tensor) -> dict[str, Any]:
         levels = images.mean((1, 2, 3))  # (N,)
-        self.mean, self.std = levels.mean(), levels.std().clamp_min(1e-6)
-        self.shape = images.shape[1:]
-        return self
+        return {"mean_": levels.mean(), "std_": levels.std().clamp_min(self.min_std)}
 
-    def anomaly_score(self, images: Tensor) -> Tensor:
-        """(N,): the mean gray level in [0, 1], or its distance in training stds."""
-        check_fitted(self, images)
-        return self._scored(images.mean((1, 2, 3)))
+    def _scores(self, x: Tensor) -> Tensor:
+        return self._scored(x.mean((1, 2, 3)))
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """(N, H, W): the same measure of every pixel, unsmoothed."""
-        check_fitted(self, images)
-        return self._scored(images.mean(1))
+    def _maps(self, x: Tensor) -> Tensor:
+        return self._scored(x.mean(1))
 
     def _scored(self, levels: Tensor) -> Tensor:
-        return (levels - self.mean).abs() / self.std if self.two_sided else levels
+        return (levels - self.mean_).abs() / self.std_ if self.two_sided else levels

@@ -1,21 +1,24 @@
 """Nearest neighbors among the patches of normal images (chapters 1 and 12)."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from ebmlib.baselines.checks import (
-    check_fitted,
-    check_images,
-    check_smoothing,
-    smoothing_width,
-)
-from ebmlib.baselines.features import CosinePatches, check_frequencies
-from ebmlib.scoring import image_score, smooth
+from ebmlib.baselines.base import Baseline, check_options, smoothing_width
+from ebmlib.baselines.patches import check_frequencies, covering_patches, spread
+from ebmlib.data.images import Images
+from ebmlib.data.resizing import Size
+from ebmlib.features import CosineFeatures
+from ebmlib.random import randperm
+from ebmlib.scoring import smooth
 
 SUBSAMPLES = ("random", "coreset")
 
 
-class PatchKNN:
+class PatchKNN(Baseline):
     """Distance of every patch to the nearest patch seen in training, anywhere.
 
         d_p(x) = min_{m in memory} ||phi(patch p) - m||,   score = max_i map_i
@@ -35,9 +38,17 @@ class PatchKNN:
         brightness: keep the constant coefficient; False ignores a patch's mean level.
         smoothing: as in `PerPixelGaussian`.
         seed: of the choice of patches.
+        image_size: as in `Baseline`.
+
+    Attributes:
+        features_: the `CosineFeatures` of the patches.
+        bank_: (M, F), the remembered patches.
     """
 
     label = "patch kNN (PatchCore-style, cosine features)"
+    least = 1
+    features_: CosineFeatures
+    bank_: Tensor
 
     def __init__(
         self,
@@ -49,58 +60,56 @@ class PatchKNN:
         brightness: bool = True,
         smoothing: float | None = None,
         seed: int = 0,
+        image_size: Size | None = None,
     ):
+        check_options(image_size, smoothing, memory=memory)
         check_frequencies(frequencies, brightness)
-        if memory < 1:
-            raise ValueError(f"memory must be >= 1 patch, got {memory}.")
         if subsample not in SUBSAMPLES:
             raise ValueError(
                 f"subsample must be one of {SUBSAMPLES}, got {subsample!r}."
             )
-        check_smoothing(smoothing)
         self.patch, self.stride, self.frequencies = patch, stride, frequencies
         self.memory, self.subsample, self.brightness = memory, subsample, brightness
-        self.smoothing, self.seed = smoothing, seed
-        self.shape: torch.Size | None = None
+        self.smoothing, self.seed, self.image_size = smoothing, seed, image_size
 
-    def fit(self, images: Tensor) -> "PatchKNN":
-        """Fill the memory with the patches of normal images."""
-        check_images(images, at_least=1)
-        self.patches = CosinePatches.on(
-            images, self.patch, self.stride, self.frequencies, self.brightness
+    @torch.no_grad()
+    def _learn(self, images: Tensor) -> dict[str, Any]:
+        _, channels, height, width = images.shape
+        features = covering_patches(
+            (channels, height, width),
+            self.patch,
+            self.stride,
+            self.frequencies,
+            self.brightness,
         )
         generator = torch.Generator().manual_seed(self.seed)
-        pool = self.patches.features(images).movedim(1, -1).flatten(0, 2)  # (P, F)
+        parts = [features(x).movedim(1, -1).flatten(0, 2) for x in images.split(32)]
+        pool = torch.cat(parts)  # (P, F)
         keep = self.memory * (10 if self.subsample == "coreset" else 1)
-        pool = pool[torch.randperm(len(pool), generator=generator)[:keep]]
+        pool = pool[randperm(len(pool), generator)[:keep]]
         if self.subsample == "coreset":
             pool = pool[farthest_points(pool, self.memory)]
-        self.bank = pool  # (M, F)
-        self.shape = images.shape[1:]
-        return self
+        return {"features_": features, "bank_": pool}
 
-    def distances(self, images: Tensor) -> Tensor:
+    def distances(self, images: Images) -> Tensor:
         """(N, h, w): distance of every patch to its nearest neighbor in memory."""
-        check_fitted(self, images)
+        return torch.cat([self._distances(x) for x in self._batches(images)])
+
+    @torch.no_grad()
+    def _distances(self, images: Tensor) -> Tensor:
         nearest = []
         for image in images:  # one by one: bounds the memory of the distance matrix
-            patches = self.patches.features(image[None])[0].movedim(0, -1)  # (h, w, F)
+            patches = self.features_(image[None])[0].movedim(0, -1)  # (h, w, F)
             flat = patches.flatten(0, 1)
-            closest = torch.cdist(flat, self.bank).argmin(1)
+            closest = torch.cdist(flat, self.bank_).argmin(1)
             # cdist rounds near zero, so the winner's distance is taken again.
-            distance = (flat - self.bank[closest]).square().sum(1).sqrt()
+            distance = (flat - self.bank_[closest]).square().sum(1).sqrt()
             nearest.append(distance.view(patches.shape[:2]))
         return torch.stack(nearest)
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """(N, H, W): distances spread over their patches and smoothed, >= 0."""
-        distances = self.distances(images)
-        spread = self.patches.spread(distances, images.shape)
-        return smooth(spread, smoothing_width(self.smoothing, images.shape))
-
-    def anomaly_score(self, images: Tensor) -> Tensor:
-        """(N,): the maximum of the map, in gray levels (l2 over a patch)."""
-        return image_score(self.anomaly_map(images), "max")
+    def _maps(self, x: Tensor) -> Tensor:
+        maps = spread(self._distances(x), self.features_, self.shape_)
+        return smooth(maps, smoothing_width(self.smoothing, self.shape_))
 
 
 def farthest_points(points: Tensor, count: int) -> Tensor:

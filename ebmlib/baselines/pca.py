@@ -1,18 +1,19 @@
 """Reconstruction from principal components: linear, in closed form (chapter 1)."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from ebmlib.baselines.checks import (
-    check_fitted,
-    check_images,
-    check_smoothing,
-    smoothing_width,
-)
+from ebmlib.baselines.base import Baseline, check_options, smoothing_width
+from ebmlib.data.images import Images
+from ebmlib.data.resizing import Size
 from ebmlib.scoring import smooth
 
 
-class PCAReconstruction:
+class PCAReconstruction(Baseline):
     """How far an image lies from the linear subspace of the normal images.
 
         r(x) = (x - mean) - V V^T (x - mean),   V: leading principal directions
@@ -20,53 +21,57 @@ class PCAReconstruction:
 
     The ancestor of every reconstruction method. N images span at most N - 1
     directions, so with many components the training images are reconstructed too
-    well: compare scores only among images that were not fitted.
+    well: compare scores only among images that were not fitted. `fit` needs more than
+    `components` images.
 
     Args:
         components: number of principal directions, from 1 to N - 1.
         smoothing: as in `PerPixelGaussian`; it acts on the map only.
+        image_size: as in `Baseline`.
+
+    Attributes:
+        mean_: (D,), D = C H W.
+        directions_: (components, D), orthonormal rows.
     """
 
     label = "PCA reconstruction"
+    mean_: Tensor
+    directions_: Tensor
 
-    def __init__(self, components: int = 20, smoothing: float | None = None):
-        if components < 1:
-            raise ValueError(f"components must be >= 1, got {components}.")
-        check_smoothing(smoothing)
+    def __init__(
+        self,
+        components: int = 20,
+        smoothing: float | None = None,
+        image_size: Size | None = None,
+    ):
+        check_options(image_size, smoothing, components=components)
         self.components, self.smoothing = components, smoothing
-        self.shape: torch.Size | None = None
+        self.image_size = image_size
 
-    def fit(self, images: Tensor) -> "PCAReconstruction":
-        """Find the principal directions; needs more than `components` images."""
-        check_images(images, at_least=2)
+    def _learn(self, images: Tensor) -> dict[str, Any]:
         if self.components >= len(images):
             raise ValueError(
                 f"{len(images)} images span at most {len(images) - 1} directions, "
                 f"got components={self.components}; use fewer or more images."
             )
         flat = images.flatten(1)  # (N, D)
-        self.mean = flat.mean(0)
-        _, _, directions = torch.linalg.svd(flat - self.mean, full_matrices=False)
-        self.directions = directions[: self.components]  # (K, D), orthonormal rows
-        self.shape = images.shape[1:]
-        return self
+        mean = flat.mean(0)
+        _, _, directions = torch.linalg.svd(flat - mean, full_matrices=False)
+        return {"mean_": mean, "directions_": directions[: self.components].clone()}
 
-    def reconstruct(self, images: Tensor) -> Tensor:
+    def reconstruct(self, images: Images) -> Tensor:
         """(N, C, H, W): the projection of the images on the subspace."""
-        check_fitted(self, images)
-        centered = images.flatten(1) - self.mean
-        projected = centered @ self.directions.T @ self.directions
-        return (projected + self.mean).view_as(images)
+        return torch.cat([self._reconstruct(x) for x in self._batches(images)])
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """(N, H, W): smoothed root mean square residual over channels, >= 0."""
-        residual = images - self.reconstruct(images)
-        return smooth(
-            residual.square().mean(1).sqrt(),
-            smoothing_width(self.smoothing, images.shape),
-        )
+    def _reconstruct(self, x: Tensor) -> Tensor:
+        centered = x.flatten(1) - self.mean_
+        projected = centered @ self.directions_.T @ self.directions_
+        return (projected + self.mean_).view_as(x)
 
-    def anomaly_score(self, images: Tensor) -> Tensor:
-        """(N,): root mean square residual over the whole image, in gray levels."""
-        residual = images - self.reconstruct(images)
-        return residual.square().mean((1, 2, 3)).sqrt()
+    def _maps(self, x: Tensor) -> Tensor:
+        residual = (x - self._reconstruct(x)).square().mean(1).sqrt()
+        return smooth(residual, smoothing_width(self.smoothing, self.shape_))
+
+    def _scores(self, x: Tensor) -> Tensor:
+        """Root mean square residual over the whole image, in gray levels."""
+        return (x - self._reconstruct(x)).square().mean((1, 2, 3)).sqrt()

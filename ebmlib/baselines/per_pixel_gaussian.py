@@ -1,18 +1,19 @@
 """A Gaussian at every pixel: the baseline to beat on aligned objects (chapter 1)."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from ebmlib.baselines.checks import (
-    check_fitted,
-    check_images,
-    check_smoothing,
-    smoothing_width,
-)
-from ebmlib.scoring import image_score, smooth
+from ebmlib.baselines.base import Baseline, check_options, smoothing_width
+from ebmlib.data.images import Images
+from ebmlib.data.resizing import Size
+from ebmlib.scoring import smooth
 
 
-class PerPixelGaussian:
+class PerPixelGaussian(Baseline):
     """An independent Gaussian at every pixel and channel: right if objects align.
 
         z_ci(x) = (x_ci - mean_ci) / std_ci
@@ -26,35 +27,40 @@ class PerPixelGaussian:
             the shorter side.
         min_std: floor of std; 0.02 is five of 255 gray levels. Without it a background
             pixel that never varied in training would score every speck of dust.
+        image_size: as in `Baseline`.
+
+    Attributes:
+        mean_, std_: (C, H, W).
     """
 
     label = "per-pixel Gaussian"
+    mean_: Tensor
+    std_: Tensor
 
-    def __init__(self, smoothing: float | None = None, min_std: float = 0.02):
-        check_smoothing(smoothing)
+    def __init__(
+        self,
+        smoothing: float | None = None,
+        min_std: float = 0.02,
+        image_size: Size | None = None,
+    ):
+        check_options(image_size, smoothing)
         if not min_std > 0:
             raise ValueError(f"min_std must be > 0 (gray levels), got {min_std}.")
-        self.smoothing, self.min_std = smoothing, min_std
-        self.shape: torch.Size | None = None
+        self.smoothing, self.min_std, self.image_size = smoothing, min_std, image_size
 
-    def fit(self, images: Tensor) -> "PerPixelGaussian":
-        """Estimate mean and std at every position from normal images; N >= 2."""
-        check_images(images, at_least=2)
-        self.mean = images.mean(0)  # (C, H, W)
-        self.std = images.std(0).clamp_min(self.min_std)
-        self.shape = images.shape[1:]
-        return self
+    def _learn(self, images: Tensor) -> dict[str, Any]:
+        return {
+            "mean_": images.mean(0),
+            "std_": images.std(0).clamp_min(self.min_std),
+        }
 
-    def z_scores(self, images: Tensor) -> Tensor:
+    def z_scores(self, images: Images) -> Tensor:
         """(N, C, H, W): signed distance from the mean in standard deviations."""
-        check_fitted(self, images)
-        return (images - self.mean) / self.std
+        return torch.cat([self._z(x) for x in self._batches(images)])
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """(N, H, W): smoothed root mean square z over channels, >= 0."""
-        z = self.z_scores(images).square().mean(1).sqrt()
-        return smooth(z, smoothing_width(self.smoothing, images.shape))
+    def _z(self, x: Tensor) -> Tensor:
+        return (x - self.mean_) / self.std_
 
-    def anomaly_score(self, images: Tensor) -> Tensor:
-        """(N,): the maximum of the map."""
-        return image_score(self.anomaly_map(images), "max")
+    def _maps(self, x: Tensor) -> Tensor:
+        z = self._z(x).square().mean(1).sqrt()
+        return smooth(z, smoothing_width(self.smoothing, self.shape_))

@@ -1,36 +1,36 @@
 """A Gaussian of patch features at every position, PaDiM-style (chapter 12)."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from ebmlib.baselines.checks import (
-    check_fitted,
-    check_images,
-    check_smoothing,
-    smoothing_width,
-)
-from ebmlib.baselines.features import (
-    CosinePatches,
-    check_frequencies,
-    covariance_factor,
-)
-from ebmlib.scoring import image_score, smooth
+from ebmlib.baselines.base import Baseline, check_options, smoothing_width
+from ebmlib.baselines.patches import check_frequencies, covering_patches, spread
+from ebmlib.data.images import Images
+from ebmlib.data.resizing import Size
+from ebmlib.features import CosineFeatures
+from ebmlib.fields import GaussianField
+from ebmlib.scoring import smooth
 
 
-class PositionGaussian:
+class PositionGaussian(Baseline):
     """Mahalanobis distance of every patch to what is usual at its place.
 
         d_p(x)  = sqrt((phi_p - mean_p)^T Sigma_p^-1 (phi_p - mean_p)) / sqrt(F)
         Sigma_p = S_p + noise^2 I,   score = max_i map_i
 
-    phi: cosine features, see `ebmlib.baselines.features`; S_p is their covariance over
-    the training images at grid position p, F their number. d_p^2 is up to constants the
-    energy of a Gaussian, and near 1 on normal images. The map spreads d_p evenly over
-    the patch, averages where patches overlap, and smooths. One Gaussian per position is
-    PaDiM (Defard et al., ICPR workshops 2021, arXiv 2011.08785), which adds to the
-    diagonal too; the features are not: no pretrained weights are involved. Shrinking
-    towards tr(S_p)/F I instead (Ledoit and Wolf) was worse on all three drawn
-    categories: it drowns the fine coefficients in the variance of the coarse ones.
+    phi: cosine features, see `ebmlib.features`; S_p is their covariance over the
+    training images at grid position p, F their number. (F / 2) d_p^2 is the energy of
+    `ebmlib.fields.GaussianField`; d_p^2 is near 1 on normal images. The map spreads d_p
+    evenly over the patch, averages where patches overlap, and smooths. One Gaussian per
+    position is PaDiM (Defard et al., ICPR workshops 2021, arXiv 2011.08785), which adds
+    to the diagonal too; the features are not: no pretrained weights are involved.
+    Shrinking towards tr(S_p)/F I instead (Ledoit and Wolf) was worse on all three drawn
+    categories: the fine coefficients then vanish beside the variance of the coarse
+    ones.
 
     Args:
         patch: side of a patch in pixels; default: 1/8 of the images' shorter side.
@@ -40,9 +40,15 @@ class PositionGaussian:
             is the covariance of white noise in the orthonormal features. Without it a
             background that never varied in training has no inverse.
         smoothing: as in `PerPixelGaussian`.
+        image_size: as in `Baseline`.
+
+    Attributes:
+        features_, field_: phi, and the `GaussianField` on it.
     """
 
     label = "per-position Gaussian (PaDiM-style, cosine features)"
+    features_: CosineFeatures
+    field_: GaussianField
 
     def __init__(
         self,
@@ -51,45 +57,31 @@ class PositionGaussian:
         frequencies: int = 5,
         noise: float = 0.02,
         smoothing: float | None = None,
+        image_size: Size | None = None,
     ):
+        check_options(image_size, smoothing)
         check_frequencies(frequencies)
         if not noise > 0:
             raise ValueError(f"noise must be > 0 (gray levels), got {noise}.")
-        check_smoothing(smoothing)
         self.patch, self.stride, self.frequencies = patch, stride, frequencies
-        self.noise, self.smoothing = noise, smoothing
-        self.shape: torch.Size | None = None
+        self.noise, self.smoothing, self.image_size = noise, smoothing, image_size
 
-    def fit(self, images: Tensor) -> "PositionGaussian":
-        """Estimate mean and covariance at every grid position; N >= 2."""
-        check_images(images, at_least=2)
-        self.patches = CosinePatches.on(
-            images, self.patch, self.stride, self.frequencies
+    def _learn(self, images: Tensor) -> dict[str, Any]:
+        _, channels, height, width = images.shape
+        features = covering_patches(
+            (channels, height, width), self.patch, self.stride, self.frequencies
         )
-        features = self.patches.features(images)  # (N, F, h, w)
-        self.mean = features.mean(0)  # (F, h, w)
-        centered = (features - self.mean).permute(2, 3, 0, 1)  # (h, w, N, F)
-        rows = [covariance_factor(row, self.noise).float() for row in centered]
-        self.factors = torch.stack(rows)  # (h, w, F, F)
-        self.shape = images.shape[1:]
-        return self
+        field = GaussianField(features, (height, width), noise=self.noise)
+        return {"features_": features, "field_": field.fit(images)}
 
-    def distances(self, images: Tensor) -> Tensor:
+    def distances(self, images: Images) -> Tensor:
         """(N, h, w): Mahalanobis distance of every patch, divided by sqrt(F)."""
-        check_fitted(self, images)
-        return torch.cat([self._distances(batch) for batch in images.split(16)])
+        return torch.cat([self._distances(x) for x in self._batches(images)])
 
-    def _distances(self, images: Tensor) -> Tensor:
-        centered = (self.patches.features(images) - self.mean).permute(2, 3, 1, 0)
-        white = torch.linalg.solve_triangular(self.factors, centered, upper=False)
-        return white.square().mean(2).sqrt().movedim(-1, 0)  # from (h, w, F, N)
+    @torch.no_grad()
+    def _distances(self, x: Tensor) -> Tensor:
+        return (2 * self.field_.energy_map(x) / self.features_.count).sqrt()
 
-    def anomaly_map(self, images: Tensor) -> Tensor:
-        """(N, H, W): distances spread over their patches and smoothed, >= 0."""
-        distances = self.distances(images)
-        spread = self.patches.spread(distances, images.shape)
-        return smooth(spread, smoothing_width(self.smoothing, images.shape))
-
-    def anomaly_score(self, images: Tensor) -> Tensor:
-        """(N,): the maximum of the map."""
-        return image_score(self.anomaly_map(images), "max")
+    def _maps(self, x: Tensor) -> Tensor:
+        maps = spread(self._distances(x), self.features_, self.shape_)
+        return smooth(maps, smoothing_width(self.smoothing, self.shape_))

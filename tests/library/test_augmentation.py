@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ebmlib.data.augmentation import Augment
-from ebmlib.torchvision_import import torchvision_functional
+from ebmlib.torchvision_import import torchvision_module
 
 
 def seeded(seed=0):
@@ -12,7 +12,7 @@ def seeded(seed=0):
 @pytest.fixture
 def functional():
     try:
-        return torchvision_functional()
+        return torchvision_module("transforms.v2.functional", "a test")
     except ImportError:
         pytest.skip("torchvision is not installed")
 

@@ -1,4 +1,4 @@
-"""Facts about Gaussians on backbone features; every file of weights is made here."""
+"""Facts about features of a backbone; every file of weights is made here."""
 
 import json
 import pickle
@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from scipy.ndimage import map_coordinates
 from scipy.spatial.distance import mahalanobis
+from torch import nn
 
-from ebmbook.results import label, results_table
-from ebmlib import benchmark
-from ebmlib.backbone import BackbonePatches, load_weights, weights_label
-from ebmlib.data import load, synthetic
-from ebmlib.detector import EnergyDetector
-from ebmlib.energy import input_gradient
-from ebmlib.products import build_energy
+from ebmlib.backbone import ResNetFeatures, load_weights, weights_label
+from ebmlib.energy import build_energy, energy_spec, input_gradient
+from ebmlib.fields import GaussianField
 from ebmlib.scoring import gradient_map, patch_map
 from ebmlib.torchvision_import import torchvision_module
 
@@ -55,7 +53,11 @@ def files(network, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return BackbonePatches(SIZE, count=20).fit(pictures(30))
+    return field_of(pictures(30))
+
+
+def field_of(images, shared=False):
+    return GaussianField(ResNetFeatures(count=20), SIZE, shared, noise=0.1).fit(images)
 
 
 def seen(tree):
@@ -66,12 +68,12 @@ def seen(tree):
 # ------------------------------------------------------------------------ the energy
 
 
-@pytest.mark.parametrize("everywhere", [False, True])
-def test_the_energy_is_half_the_squared_mahalanobis_distance(everywhere):
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_energy_is_half_the_squared_mahalanobis_distance(shared):
     images, x = pictures(30), pictures(3, seed=1)
-    energy = BackbonePatches(SIZE, count=20, everywhere=everywhere).fit(images)
+    energy = field_of(images, shared)
     phi, other = energy.features(images).double(), energy.features(x).double()
-    cells = phi.permute(0, 2, 3, 1).flatten(0, 2) if everywhere else phi[..., 3, 5]
+    cells = phi.permute(0, 2, 3, 1).flatten(0, 2) if shared else phi[..., 3, 5]
     covariance = np.cov(cells.numpy(), rowvar=False)
     inverse = np.linalg.inv(covariance + 0.01 * np.eye(20))
     for one, found in zip(other[..., 3, 5], energy.energy_map(x), strict=True):
@@ -79,50 +81,106 @@ def test_the_energy_is_half_the_squared_mahalanobis_distance(everywhere):
         assert float(found[3, 5]) == pytest.approx(distance**2 / 2, rel=1e-3)
 
 
-def test_features_are_channels_of_the_three_layers_on_the_grid_of_the_first(
-    network, files
+@pytest.mark.parametrize(
+    ("size", "right"),  # px on the right: layer 3 must reach the last cell
+    [((64, 64), 0), ((67, 90), 5)],
+)
+def test_features_are_the_three_layers_at_the_centers_of_cells_of_four_px(
+    network, files, size, right
 ):
-    energy = BackbonePatches.of(SIZE, files["pth"], count=448)  # all of them
-    x = pictures(2)
-    found, layers = energy.features(x), {}
+    # The cells of layer k are 4, 8 and 16 px apart and start where their input does.
+    features = ResNetFeatures.from_file(files["pth"], count=448)  # all of them
+    x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(3))
+    layers = {}
+    functional = torchvision_module("transforms.v2.functional", "a test")
+    imagenet = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]
+    padded = torch.nn.functional.pad(x, (2, right, 2, 0), mode="replicate")
     for name in ("layer1", "layer2", "layer3"):
         keep = network.get_submodule(name).register_forward_hook(
             lambda m, i, out, name=name: layers.update({name: out})
         )
-        functional = torchvision_module("transforms.v2.functional", "a test")
-        imagenet = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]
         with torch.no_grad():
-            network(functional.normalize(x, *imagenet))
+            network(functional.normalize(padded, *imagenet))
         keep.remove()
-    assert found.shape == (2, 448, 16, 16)
-    for channels in found.split((64, 128, 256), 1):  # not silent, or all agrees
-        assert channels[0].std((1, 2)).median() > 0.01
-    close = {"rtol": 1e-4, "atol": 1e-4}
-    assert torch.allclose(found[:, :64], layers["layer1"], **close)
-    assert torch.allclose(found[:, 64:192, 6, 9], layers["layer2"][..., 3, 4], **close)
-    assert torch.allclose(found[:, 192:, 6, 9], layers["layer3"][..., 1, 2], **close)
+    found, grid = features(x), (size[0] // 4, size[1] // 4)
+    assert found.shape == (2, 448, *grid) and features.grid(size) == grid
+    places = [4 * np.arange(cells) + 1.5 + 2 for cells in grid]
+    start = 0
+    for spacing, layer in zip((4, 8, 16), layers.values(), strict=True):
+        rows, columns = np.meshgrid(*(p / spacing for p in places), indexing="ij")
+        for channel in (0, 17, 40):
+            plane = layer[1, channel].numpy()
+            expected = map_coordinates(plane, [rows, columns], order=1)
+            ours = found[1, start + channel].numpy()
+            assert ours.std() > 0.01  # not silent, or all agrees
+            np.testing.assert_allclose(ours, expected, atol=1e-4)
+        start += layer.shape[1]
+
+
+def test_a_dot_is_seen_where_it_is():
+    # Mirrored filters, so that no network prefers a side; the dots are spread evenly
+    # over a whole cell of layer 3, about the middle of the image.
+    side, displaced = 128, []
+    start = (side - 16) // 2
+    x = torch.full((17, 3, side, side), 0.5)
+    for i in range(16):
+        x[i, :, start + i, side - 1 - start - i] = 1  # the last image has no dot
+    centers = 4 * torch.arange(side // 4) + 1.5
+    for seed in range(3):
+        features = ResNetFeatures(count=448, seed=seed)
+        for module in features.trunk.modules():
+            if isinstance(module, nn.Conv2d):
+                w = module.weight
+                w.data = (w + w.flip(2) + w.flip(3) + w.flip(2, 3)) / 2
+        with torch.no_grad():
+            phi = features(x)
+        response = (phi[:16] - phi[16:]).square().sum(1)  # (16, h, w)
+        weights = response / response.sum((1, 2), keepdim=True)
+        row = (weights.sum(2) * centers).sum(1).mean()
+        column = (weights.sum(1) * centers).sum(1).mean()
+        displaced.append([row - (side - 1) / 2, column - (side - 1) / 2])
+    assert np.abs(np.mean(displaced, 0)).max() < 0.3  # px
+
+
+def test_a_longer_image_does_not_move_the_cells():
+    # Layer 1 sees 43 px; what is appended further away changes nothing.
+    features = ResNetFeatures(count=448)
+    longer = torch.rand(1, 3, 64, 103, generator=torch.Generator().manual_seed(3))
+    first = features(longer)[:, :64, :, :8]
+    for width in (64, 66, 71):
+        found = features(longer[..., :width])[:, :64, :, :8]
+        assert torch.allclose(found, first, rtol=1e-4, atol=1e-4)
 
 
 def test_the_chosen_channels_are_a_seeded_subset_of_all(files):
-    some = BackbonePatches.of(SIZE, files["st"], count=100)
-    every = BackbonePatches.of(SIZE, files["st"], count=448)
+    some = ResNetFeatures.from_file(files["st"], count=100)
+    every = ResNetFeatures.from_file(files["st"], count=448)
     x = pictures(2)
-    assert torch.equal(some.features(x), every.features(x)[:, some.chosen])
+    assert torch.equal(some(x), every(x)[:, some.chosen])
     assert len(some.chosen.unique()) == 100
-    again, other = (BackbonePatches.of(SIZE, files["st"], seed=s) for s in (0, 1))
+    again, other = (ResNetFeatures.from_file(files["st"], seed=s) for s in (0, 1))
     assert torch.equal(some.chosen, again.chosen)
     assert not torch.equal(some.chosen, other.chosen)
 
 
+def test_a_loaded_choice_of_channels_is_used():
+    # A state from elsewhere may hold another choice than the seed gives here.
+    one, other = ResNetFeatures(count=20, seed=0), ResNetFeatures(count=20, seed=1)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(other(pictures(1)), one(pictures(1)))
+
+
 def test_the_gradient_agrees_with_finite_differences():
-    energy = BackbonePatches(SIZE, count=20).double().fit(pictures(30).double())
+    features = ResNetFeatures(count=20)
+    energy = GaussianField(features, SIZE, noise=0.1).double()
+    energy.fit(pictures(30).double())
     x = pictures(1, seed=1).double()
     generator = torch.Generator().manual_seed(4)
     for _ in range(3):
         way = torch.randn(x.shape, generator=generator, dtype=torch.double)
         slope = (input_gradient(energy, x) * way).sum()
-        step = 1e-6 * way
-        difference = (energy(x + step) - energy(x - step)) / 2e-6
+        step = 1e-7 * way  # longer ones cross the kinks of ReLU
+        difference = (energy(x + step) - energy(x - step)) / 2e-7
         assert float(slope) == pytest.approx(float(difference), rel=1e-4)
 
 
@@ -135,37 +193,47 @@ def test_maps_of_both_kinds_find_a_blot(fitted):
         assert found.shape == SIZE and 14 <= row < 34 and 34 <= column < 54
 
 
-def test_the_energy_of_an_image_is_the_sum_of_its_map(fitted):
-    x = pictures(2)
-    assert torch.allclose(fitted(x), fitted.energy_map(x).sum((1, 2)))
-
-
 def test_training_mode_changes_nothing(fitted):
     x = pictures(2)
-    before, trunk = fitted(x), fitted.train().trunk.state_dict()
+    before, trunk = fitted(x), fitted.train().features.trunk.state_dict()
     trunk = {k: v.clone() for k, v in trunk.items()}
     assert torch.equal(fitted(x), before)
-    assert all(torch.equal(v, trunk[k]) for k, v in fitted.trunk.state_dict().items())
+    after = fitted.features.trunk.state_dict()
+    assert all(torch.equal(v, trunk[k]) for k, v in after.items())
     assert not any(p.requires_grad for p in fitted.parameters())
 
 
+def test_equal_images_have_no_energy_alone_or_in_a_batch():
+    # The covariance is 0. Alone and in a batch the features differ by some 1e-6.
+    image = pictures(1)
+    energy = field_of(image.repeat(8, 1, 1, 1))
+    assert float(energy(image)) < 1e-3
+    assert float(energy(image.repeat(8, 1, 1, 1)).max()) < 1e-3
+
+
 def test_config_builds_an_energy_that_is_not_fitted(fitted):
-    twin = build_energy("BackbonePatches", json.loads(json.dumps(fitted.config())))
+    twin = build_energy(**json.loads(json.dumps(energy_spec(fitted))))
     twin.load_state_dict(fitted.state_dict())
     assert torch.equal(twin(pictures(2)), fitted(pictures(2)))
 
 
-def test_random_weights_depend_on_the_seed_and_disturb_no_other():
+def test_random_weights_depend_on_the_seed_and_disturb_no_other(monkeypatch):
+    def refuse(seed):
+        raise AssertionError("the generators of all devices were seeded")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
     state = torch.get_rng_state()
-    a, b, c = (BackbonePatches(SIZE, seed=s).trunk.conv1.weight for s in (0, 0, 1))
+    a, b, c = (ResNetFeatures(seed=s).trunk.conv1.weight for s in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
     assert torch.equal(torch.get_rng_state(), state)
+    expected = (2 / (64 * 49)) ** 0.5  # He et al. 2015, of the outputs
+    assert float(a.std()) == pytest.approx(expected, rel=0.05)
 
 
 def test_gray_images_are_seen_as_three_equal_channels():
-    gray, colored = pictures(2, 1), BackbonePatches(SIZE)
-    found = BackbonePatches(SIZE, channels=1).features(gray)
-    assert torch.equal(found, colored.features(gray.expand(-1, 3, -1, -1)))
+    gray, colored = pictures(2, 1), ResNetFeatures()
+    found = ResNetFeatures(channels=1)(gray)
+    assert torch.equal(found, colored(gray.expand(-1, 3, -1, -1)))
 
 
 # ------------------------------------------------------------------------ the file
@@ -173,13 +241,13 @@ def test_gray_images_are_seen_as_three_equal_channels():
 
 @pytest.mark.parametrize("kind", ["pth", "st"])
 def test_weights_of_a_file_are_those_given(kind, files, network):
-    energy = BackbonePatches.of(SIZE, files[kind])
-    given, found = network.state_dict(), seen(energy.trunk.state_dict())
+    features = ResNetFeatures.from_file(files[kind])
+    given, found = network.state_dict(), seen(features.trunk.state_dict())
     assert found.keys() == {
         k for k in seen(given) if not k.startswith(("layer4", "fc"))
     }
     assert all(torch.equal(value, given[name]) for name, value in found.items())
-    assert energy.weights == weights_label(files[kind])
+    assert features.weights == weights_label(files[kind])
 
 
 def test_files_without_counters_and_without_the_head_are_read(tmp_path, network):
@@ -190,12 +258,12 @@ def test_files_without_counters_and_without_the_head_are_read(tmp_path, network)
 
 
 def test_the_wide_network_is_told_by_its_file(tmp_path):
-    wide = BackbonePatches((32, 32), "wide_resnet50_2", seed=5)
+    wide = ResNetFeatures("wide_resnet50_2", seed=5)
     save_file(wide.trunk.state_dict(), tmp_path / "w.safetensors")
-    energy = BackbonePatches.of((32, 32), tmp_path / "w.safetensors")
-    assert energy.name == "wide_resnet50_2"
-    assert torch.equal(energy.trunk.conv1.weight, wide.trunk.conv1.weight)
-    assert energy.features(torch.rand(1, 3, 32, 32)).shape == (1, 100, 8, 8)
+    features = ResNetFeatures.from_file(tmp_path / "w.safetensors")
+    assert features.name == "wide_resnet50_2"
+    assert torch.equal(features.trunk.conv1.weight, wide.trunk.conv1.weight)
+    assert features(torch.rand(1, 3, 32, 32)).shape == (1, 100, 8, 8)
 
 
 class Trap:
@@ -262,114 +330,12 @@ def test_a_file_of_the_other_network_is_refused(files):
 )
 def test_mistakes_get_a_clear_message(options, message):
     with pytest.raises(ValueError, match=message):
-        BackbonePatches(SIZE, **options)
+        ResNetFeatures(**options)
 
 
-def test_images_of_another_size_or_a_single_one_are_refused(fitted):
-    with pytest.raises(ValueError, match="set up for images"):
-        fitted(torch.rand(1, 3, 32, 32))
-    with pytest.raises(ValueError, match="at least 2 images"):
-        BackbonePatches(SIZE, count=20).fit(pictures(1))
-
-
-# ------------------------------------------------- the method of detector and benchmark
-
-
-QUICK = {"false_alarm_rate": 0.4, "aligned": True}
-
-
-@pytest.fixture(scope="module")
-def nut():
-    return load("synthetic/nut", size=32, n_train=24, n_test=6, n_defective=2)
-
-
-def test_a_detector_needs_no_weights_file_once_it_is_saved(files, nut, tmp_path):
-    copy = tmp_path / "mine.pth"
-    copy.write_bytes(files["pth"].read_bytes())
-    detector = EnergyDetector("backbone", 32, weights=copy, **QUICK).fit(nut.train)
-    given = load_weights(copy)[1]["conv1.weight"]
-    assert torch.equal(detector.energy.trunk.conv1.weight, given)
-    assert detector.log_ is detector.steps is None  # nothing was trained
-    expected, name = detector.anomaly_score(nut.test), weights_label(copy)
-    copy.unlink()
-    detector.save(tmp_path / "detector.safetensors")
-    again = EnergyDetector.load(tmp_path / "detector.safetensors", device="cpu")
-    assert torch.equal(again.anomaly_score(nut.test), expected)
-    assert again.weights_ == again.settings()["weights"] == name
-    assert again.threshold_ == detector.threshold_
-    assert (
-        str(tmp_path).encode() not in (tmp_path / "detector.safetensors").read_bytes()
-    )
-
-
-def test_without_a_file_the_detector_warns_and_says_random(nut):
-    with pytest.warns(UserWarning, match="weights are random: give weights=FILE"):
-        detector = EnergyDetector("backbone", 32, **QUICK).fit(nut.train)
-    assert detector.weights_ == detector.settings()["weights"] == "random"
-
-
-def test_the_weights_decide_the_scores_and_the_seed_of_the_fit_does_not(files, nut):
-    def scores(weights, seed=0):
-        options = {**QUICK, "weights": weights, "seed": seed}
-        energy = EnergyDetector("backbone", 32, **options).fit(nut.train).energy
-        return energy, energy.trunk.conv1.weight
-
-    energy, weight = scores(files["pth"])
-    other, again = scores(files["st"], seed=1)
-    assert torch.equal(weight, again)
-    assert not torch.equal(energy.chosen, other.chosen)  # the channels are drawn
-
-
-def test_the_other_methods_learn_their_own_weights(files):
-    with pytest.raises(ValueError, match='weights are for method="backbone", got'):
-        EnergyDetector("experts", weights=files["pth"])
-
-
-def test_results_name_the_file_and_its_hash_and_not_where_it_lay(
-    files, tmp_path, capsys
-):
-    few = {"size": 32, "n_train": 8, "n_test": 4, "n_defective": 1}
-    synthetic.write(tmp_path, "weave", **few).rename(tmp_path / "felt")
-    words = ["--methods", "backbone", "--weights", str(files["pth"]), "--size", "32"]
-    words += ["--root", str(tmp_path), "--categories", "mvtec/felt", "--seeds", "0"]
-    words += ["--out", str(tmp_path / "results")]
-    assert benchmark.main(words) == 0
-    (path,) = (tmp_path / "results").iterdir()
-    text = path.read_text()
-    result, name = json.loads(text), weights_label(files["pth"])
-    assert result["settings"]["weights"] == name and name.startswith("resnet18.pth, s")
-    assert str(files["pth"].parent) not in text
-    assert label("backbone", [result]) == f"backbone ({name})"
-    assert any(f"| backbone ({name}) |" in row for row in results_table([result]))
-    assert benchmark.main(words) == 0  # already there
-    at = words.index("--weights")
-    with pytest.raises(SystemExit):  # other weights
-        benchmark.main(words[:at] + words[at + 2 :])
-    assert f"was made with {{'weights': '{name}'}}, not" in capsys.readouterr().err
-
-
-def test_rows_of_random_weights_say_so():
-    result = {"settings": {"weights": "random"}}
-    assert label("backbone", [result]) == "backbone (random weights)"
-    assert label("experts", [{"settings": {}}]) == "experts"
-
-
-def test_weights_that_no_method_asks_for_and_missing_ones_are_refused(
-    files, tmp_path, capsys
-):
-    words = ["--out", str(tmp_path / "none"), "--weights"]
-    with pytest.raises(SystemExit):
-        benchmark.main([*words, str(files["pth"]), "--methods", "pca"])
-    assert "--weights is for --methods backbone" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        benchmark.main([*words, str(tmp_path / "no.pth"), "--methods", "backbone"])
-    assert "no weights file at" in capsys.readouterr().err
-    assert not (tmp_path / "none").exists()
-
-
-def test_a_sweep_gives_weights_to_the_method_that_has_them_and_steps_to_the_others():
-    settings = {"steps": 3, "weights": "file"}
-    assert benchmark.accepted("backbone", settings) == {"weights": "file"}
-    assert benchmark.accepted("experts", settings) == {"steps": 3}
-    assert benchmark.accepted("pca", settings) == {}
-    assert "backbone" not in benchmark.METHODS  # it needs a file from elsewhere
+def test_images_of_another_kind_are_refused():
+    for x in (torch.rand(1, 1, 32, 32), torch.rand(3, 32, 32)):
+        with pytest.raises(ValueError, match=r"images \(B, 3, H, W\)"):
+            ResNetFeatures()(x)
+    with pytest.raises(ValueError, match="at least 4 px a side"):
+        ResNetFeatures()(torch.rand(1, 3, 3, 32))
