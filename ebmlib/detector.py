@@ -1,8 +1,15 @@
 """The whole method in one object: learn normal images, then say whether and where.
 
 Chapter 8 builds its image score and its threshold, chapter 9 its map, chapter 14 ships
-it. Everything it does is a call into the floors below: a recipe, the training loop,
-the gradient map, its standardization, a quantile.
+it. The way of an image:
+
+    file or array                       ebmlib.data.images     photograph, any size
+      -> resize                         ebmlib.data.resizing   (C, H, W) in [0, 1]
+      -> view: pose, shrink, exposure   ebmlib.view            (C, h, w)
+      -> energy and its gradient        ebmlib.scoring         one pass
+      -> map, standardized              ebmlib.scoring         (h, w)
+      -> back to the image              ebmlib.view            (H, W)
+      -> score, verdict, flagged pixels ebmlib.calibration     held-out normals
 """
 
 from __future__ import annotations
@@ -10,122 +17,112 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
+from functools import wraps
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch import Tensor
 
-from ebmlib.calibration import conformal_threshold
-from ebmlib.checkpoint import read_checkpoint, write_checkpoint
-from ebmlib.data.images import Images, batches, images_to_tensor
-from ebmlib.devices import choose_device
-from ebmlib.products import build_energy
-from ebmlib.recipes import RECIPES, REGISTERED
-from ebmlib.runlog import TrainingLog
-from ebmlib.scoring import (
-    MapStandardizer,
-    energy_score,
-    gradient_map,
-    image_score,
-    patch_map,
-    weighted_map,
+from ebmlib.calibration import (
+    GUARANTEES,
+    conformal_p_values,
+    conformal_threshold,
+    exact_rate,
+    pixel_threshold,
 )
+from ebmlib.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from ebmlib.data.files import check_bits
+from ebmlib.data.images import (
+    ImageBatch,
+    Images,
+    ImageStream,
+    check_contrast,
+    images_to_tensor,
+)
+from ebmlib.data.resizing import Size, check_size
+from ebmlib.devices import choose_device
+from ebmlib.estimator import Estimator
+from ebmlib.pipeline import AT_ONCE, SCORES, Look, Pipeline
+from ebmlib.prediction import Explanation, Prediction, largest_patches
+from ebmlib.recipes import RECIPES, Recipe, make_recipe, options_of
+from ebmlib.runlog import TrainingLog
+from ebmlib.scoring import MAPS, MapStandardizer
 from ebmlib.training import train
-from ebmlib.view.exposure import Exposure, MatchedExposure
-from ebmlib.view.frame import Frame
-from ebmlib.view.pose import Layout, PartFrame, choose_layout
-from ebmlib.view.registration import Registration
+from ebmlib.view import View
 
 FORMAT = "ebmlib.detector"
+_NOT_SETTINGS = ("recipe", "device")  # kept apart, and chosen where it runs
+FORMAT_VERSION = 4  # 4: recipes with options, views, pixel thresholds
 
 
-FORMAT_VERSION = 3  # 1 had no part frame, 2 no registration
+def _trains(method: Any) -> Any:
+    """Gradients and normal tensors inside, whatever mode the caller is in."""
+
+    @wraps(method)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with torch.inference_mode(False), torch.enable_grad():
+            return method(*args, **kwargs)
+
+    return wrapped
 
 
-SCORES = ("energy", "max", "top", "l2")
+class EnergyDetector(Estimator):
+    """Learns an energy from normal images; scores and localizes anomalies with it.
 
+    `fit` makes the energy by a recipe, learns what its map looks like on normal images,
+    and sets the thresholds on normal images that training never saw. The default
+    recipe, `"experts"`, is discrimination against synthetic damage times Gaussians of
+    patches. The method of Genc et al. (2021), an energy trained with Langevin chains
+    and localized by its gradient, is the recipe `"contrastive_divergence"` with the map
+    `"gradient"`.
 
-MAPS = {
-    "gradient": gradient_map,
-    "patches": patch_map,
-    "weighted": weighted_map,
-    "compressed": partial(weighted_map, compress=True),
-}
-
-
-MOST_PIXELS = 2**15  # what the energy looks at; a larger view is averaged first
-
-
-SETTINGS = (
-    *("method", "image_size", "score", "aligned", "map", "standardize", "smoothing"),
-    *("one_exposure", "register", "steps", "false_alarm_rate", "holdout", "seed"),
-)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the detector says of a batch: verdicts, scores and maps."""
-
-    anomalous: Tensor  # (N,) bool, score above the threshold
-    scores: Tensor  # (N,)
-    maps: Tensor  # (N, H, W)
-
-
-class EnergyDetector:
-    """Learn an energy from normal images; score and localize anomalies with it.
-
-    `fit` trains the energy on normal images only, takes the gradient map
-    |dE/dx| of the same images to learn what it usually looks
-    like, and sets the threshold on normal images that training never saw.
+    Arguments are never changed; what `fit` finds has names that end in `_`. A `fit`
+    that fails or is interrupted leaves the detector as it was.
 
     Args:
-        method: the recipe in `ebmlib.recipes`: `"experts"`, which fits its restoring
-            force to the part; `"thorough_experts"`, the same for longer;
-            `"contrast"`, which chapter 9 builds and whose force is fixed;
-            `"thorough_contrast"`, `"score_matching"` or `"contrastive_divergence"`;
-            or `"backbone"`, which trains nothing, see `ebmlib.backbone`.
-        image_size: side in pixels to which every image is resized. The energy looks at
-            2^15 pixels at most: a larger image is averaged over squares of `shrink`
-            pixels, unless a part frame is small enough. At 256 px a bottle that fills
-            the image is seen at 128 px, and a screw in its frame at full resolution.
-        score: the image score. `"energy"` is E(x); `"max"`, `"top"` and
-            `"l2"` summarize the standardized gradient map.
+        recipe: one of `ebmlib.recipes`, such as `Experts(steps=8000)`, or its name.
+        image_size: side in px, or (height, width), to which every image is resized.
+        score: the image score. `"energy"` is E(x); `"max"`, `"top"` and `"l2"`
+            summarize the standardized map, see `ebmlib.scoring.image_score`.
         aligned: True if objects always lie in the same place: position then carries
             information. False for textures and for parts that lie in any direction.
-            "auto" reads it from the training images, and lays straight a part that
-            lies in any direction, see `ebmlib.view.pose`; what lies outside the part's
-            frame is then not inspected.
-        map: "gradient", "patches" for the patch energies, "weighted" for both, or
-            "compressed" for both with log(1 + e_p), see `ebmlib.scoring`; by default
-            the recipe's.
-        standardize: mode of `ebmlib.scoring.MapStandardizer`, by default the recipe's.
-        smoothing: Gaussian width of the gradient map in px that the energy sees; by
-            default the recipe's.
-        one_exposure: bring every view to the mean and contrast of the training images
-            first, so that a lamp is not taken for a defect, see `ebmlib.view.exposure`.
-        register: bring parts that always lie in the same place there to the pixel
-            first, see `ebmlib.view.registration`, and take their light from the pixels
-            that fit; by default for the methods that have Gaussians at every place.
-        steps: training steps; by default the recipe's. "backbone" takes none.
+            "auto" reads it from the training images, and rotates a part that lies in
+            any direction to a canonical pose, see `ebmlib.view`; what lies outside the
+            part's frame is then not inspected.
+        map: one of `ebmlib.scoring.MAPS`; None: the recipe's.
+        standardize: mode of `ebmlib.scoring.MapStandardizer`; None: the recipe's.
+        smoothing: Gaussian width of the map in px of the view; None: the recipe's.
+        normalize_exposure: bring every view to the mean and contrast of the training
+            images first, so that illumination is not taken for a defect.
+        register: move parts that always lie in the same place there to the pixel
+            first; None: if the recipe gains from it.
+        max_pixels: what the energy looks at, at most. A larger image is averaged down,
+            and `fit` logs by how much; more pixels cost time in proportion.
+        tile: side in px of overlapping tiles that are looked at one by one, at full
+            resolution; for defects of a few pixels in large images. None: no tiles.
         false_alarm_rate: share of normal images that may be flagged, in (0, 1).
-        holdout: least share of the normal images kept from training for the threshold.
+        pixel_guarantee: what the pixel threshold promises with `false_alarm_rate`:
+            `"image"`, no flagged pixel in a normal image, or `"pixel"`, the share of
+            flagged pixels; see `ebmlib.calibration.pixel_threshold`.
+        holdout: least share of the normal images kept from training for the thresholds.
             More are kept if the false-alarm rate needs them, at most half.
+        bits: of the camera, if files of 16 bits hold fewer, such as 12: white is then
+            2^12 - 1.
         seed: makes `fit` repeatable.
-        device: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`.
-        weights: for `"backbone"` alone, the file of a torchvision ResNet's weights,
-            `.pth` or `.safetensors`. Without it they are random, and `fit` warns. What
-            `save` writes holds the weights; the file is not needed again.
+        device: "auto" (CUDA, else the CPU), "cpu", "cuda" or "mps".
 
     Attributes:
-        threshold_: scores above it are called anomalous; set by `fit`.
-        held_out_: indices of the normal images that set the threshold.
-        layout_: how the product lies, if `aligned` was "auto".
-        log_: the `ebmlib.runlog.TrainingLog` of the run; None if nothing is trained.
-        weights_: "random", or the weights file's name and the start of its SHA-256.
+        pipeline_: the `ebmlib.pipeline.Pipeline` from images to scores and maps; it
+            holds the energy, the view and the map with its statistics.
+        energy_: the pipeline's energy, an `nn.Module` in eval mode.
+        threshold_: scores above it are anomalous.
+        pixel_threshold_: map values above it are flagged.
+        calibration_scores_: `(n,)`, scores of the normal images that set the threshold.
+        held_out_: indices of these images among those given to `fit`.
+        log_: the `ebmlib.runlog.TrainingLog`; None if nothing was trained.
 
     Example:
         detector = EnergyDetector(image_size=128).fit("parts/normal")
@@ -134,229 +131,335 @@ class EnergyDetector:
 
     def __init__(
         self,
-        method: str = "experts",
-        image_size: int = 128,
+        recipe: Recipe | str = "experts",
+        image_size: Size = 128,
         *,
         score: str = "max",
         aligned: bool | str = "auto",
         map: str | None = None,
         standardize: str | None = None,
         smoothing: float | None = None,
-        one_exposure: bool = True,
+        normalize_exposure: bool = True,
         register: bool | None = None,
-        steps: int | None = None,
+        max_pixels: int = 2**15,
+        tile: int | None = None,
         false_alarm_rate: float = 0.05,
+        pixel_guarantee: str = "image",
         holdout: float = 0.1,
+        bits: int | None = None,
         seed: int = 0,
-        device: str = "auto",
-        weights: str | Path | None = None,
+        device: str | torch.device = "auto",
     ):
-        if method not in RECIPES:
-            raise ValueError(f"method must be one of {tuple(RECIPES)}, got {method!r}")
-        if score not in SCORES:
-            raise ValueError(f"score must be one of {SCORES}, got {score!r}")
-        for name, value in (
-            ("false_alarm_rate", false_alarm_rate),
-            ("holdout", holdout),
-        ):
-            if not 0 < value < 1:
-                raise ValueError(
-                    f"{name} must lie strictly between 0 and 1, got {value}"
-                )
-        if weights is not None and method != "backbone":
-            raise ValueError(
-                f'weights are for method="backbone", got method={method!r}, which '
-                "learns its own"
-            )
-        self.weights, self.weights_ = weights, None
-        self.method, self.image_size, self.score = method, int(image_size), score
-        if aligned not in (True, False, "auto"):
-            raise ValueError(f'aligned must be True, False or "auto", got {aligned!r}')
-        self.aligned, self.steps, self.seed = aligned, steps, int(seed)
-        self.map, self.standardize, self.smoothing = map, standardize, smoothing
-        self.false_alarm_rate, self.holdout = false_alarm_rate, holdout
-        self.one_exposure = bool(one_exposure)
-        self.register = method in REGISTERED if register is None else bool(register)
-        self.device = choose_device(device)
-        if map not in (None, *MAPS):
-            raise ValueError(f"map must be one of {tuple(MAPS)}, got {map!r}")
-        MapStandardizer(standardize or "global")  # an unknown mode is refused now
-        self.standardizer: MapStandardizer | None = None
-        self.layout_: Layout | None = None
-        self.frame: Frame | None = None
-        self.shrink = 1
-        self.exposure: Exposure | MatchedExposure | None = None
-        self.energy: nn.Module | None = None
-        self.threshold_: float | None = None
-        self.held_out_: Tensor | None = None
-        self.log_: TrainingLog | None = None
+        self.recipe, self.image_size, self.score = recipe, image_size, score
+        self.aligned, self.map, self.standardize = aligned, map, standardize
+        self.smoothing, self.normalize_exposure = smoothing, normalize_exposure
+        self.register, self.max_pixels, self.tile = register, max_pixels, tile
+        self.false_alarm_rate, self.pixel_guarantee = false_alarm_rate, pixel_guarantee
+        self.holdout, self.bits, self.seed, self.device = holdout, bits, seed, device
+        self._check_arguments()
 
+    # ------------------------------------------------------------------ learning
+
+    @_trains
     def fit(self, images: Images, **training: Any) -> EnergyDetector:
-        """Train on normal images only, then set the map statistics and the threshold.
+        """Learn from normal images only, then set map statistics and thresholds.
 
         Args:
-            images: a float tensor `(N, C, H, W)` in [0, 1], a uint8 array
-                `(N, H, W, C)`, or a folder of images; at least 4. The resized training
-                images are held in memory, as training visits them many times.
-            **training: options for `ebmlib.training.train` that override the
-                recipe's, such as `checkpoint="run.safetensors"` or `progress=True`;
-                without effect on "backbone".
+            images: what `ebmlib.data.images.images_to_tensor` takes: a folder, paths,
+                a tensor `(N, C, H, W)`, arrays, pictures, a data set; at least 4
+                images. They are held in memory at `image_size`.
+            **training: options of `ebmlib.training.train` that override the recipe's,
+                such as `checkpoint="run.safetensors"` or `progress=True`. With a
+                checkpoint an interrupted `fit` goes on when it is called again.
 
         Returns:
             The detector itself.
+
+        Raises:
+            ValueError: fewer than 4 images, images without contrast, or options that
+                contradict each other.
+            TrainingDiverged: the training could not be kept stable.
         """
-        normals = images_to_tensor(images, size=self.image_size)  # (N, C, H, W)
-        fitted, held_out = self._split(normals)
-        if self.aligned == "auto":
-            self.layout_ = choose_layout(fitted)
-            self.aligned, self.frame = self.layout_.aligned, self.layout_.frame
-        if self.register and self.aligned and not isinstance(self.frame, PartFrame):
-            self.frame = Registration.fit(fitted)
-        view = fitted if self.frame is None else self.frame.template
-        self.shrink = math.ceil(math.sqrt(math.prod(view.shape[-2:]) / MOST_PIXELS))
-        self.exposure = None  # of an earlier fit
-        fitted = self._view(fitted)[0]
-        if self.one_exposure:
-            registered = isinstance(self.frame, Registration)
-            self.exposure = (MatchedExposure if registered else Exposure).of(fitted)
-            fitted = self.exposure(fitted)
-        with torch.random.fork_rng(devices=[]):  # weights depend on the seed alone
-            generator = torch.manual_seed(self.seed)
-            steps = training.get("steps", self.steps)
-            extra = {"weights": self.weights} if self.method == "backbone" else {}
-            make = RECIPES[self.method]
-            recipe = make(fitted, self.aligned, generator, steps, **extra)
-        self.energy = recipe.energy
-        if recipe.objective is None:
-            self.energy.to(self.device)
-            self.log_ = self.steps = None
-        else:
-            options = {**recipe.training, "seed": self.seed, "device": self.device}
-            options |= training
-            self.log_ = train(self.energy, fitted, recipe.objective, **options)
-            self.steps = options["steps"]
-        if extra:
-            self._note_weights()
-        if recipe.finish is not None:
-            self.energy = recipe.finish(self.energy, fitted)
-        self.energy.eval().requires_grad_(False)
-        if self.smoothing is None:
-            self.smoothing = recipe.smoothing * self.image_size / self.shrink
-        self.map = self.map or recipe.map
-        self.standardize = self.standardize or recipe.standardize
-        self.standardizer = MapStandardizer(self.standardize, smoothing=self.smoothing)
-        self.standardizer.fit(self._raw_map(fitted, self.map))
-        self.threshold_ = conformal_threshold(
-            self._score(held_out), self.false_alarm_rate
-        )
+        self._check_arguments()  # set_params may have changed them
+        recipe, device = make_recipe(self.recipe), choose_device(self.device)
+        if "steps" in training:
+            raise ValueError(
+                "steps belong to the recipe: EnergyDetector(Experts(steps="
+                f"{training['steps']!r})), not fit(steps=...)"
+            )
+        normals = images_to_tensor(images, size=self.image_size, bits=self.bits)
+        check_contrast(normals)
+        fitted, held_out, kept = self._split(normals)
+        del normals
+        view = self._new_view(recipe).fit(fitted)
+        seen = torch.cat([view(x.to(device)).images for x in fitted.split(AT_ONCE)])
+        del fitted
+        plan = recipe.plan(seen, bool(view.aligned_), self.seed)
+        energy, run = plan.energy.to(device), None
+        if plan.objective is not None:
+            options = {**plan.training, "seed": self.seed, "device": device, **training}
+            run = train(energy, seen, plan.objective, **options)
+        if plan.finish is not None:
+            energy = plan.finish(energy, seen)
+        energy.to(device).eval().requires_grad_(False)
+        smoothing = self.smoothing
+        if smoothing is None:
+            short = min(check_size(self.image_size))
+            smoothing = plan.smoothing * short / math.sqrt(math.prod(view.scale_))
+        mode = self.standardize or plan.standardize
+        standardizer = MapStandardizer(mode, smoothing=smoothing)
+        pipeline = Pipeline(view, energy, self.map or plan.map, smoothing, standardizer)
+        pipeline.fit_map(seen)
+        self._take(pipeline, self._thresholds(pipeline, held_out), kept, run)
         return self
 
+    def calibrate(self, images: Images) -> EnergyDetector:
+        """Set the thresholds anew on other normal images, without training.
+
+        For a camera or illumination that has changed a little, or to spend more images
+        on the promise: its strength grows with their number. None of them may have been
+        trained on.
+
+        Args:
+            images: as in `fit`, normal ones, at least 1.
+        """
+        self.check_fitted()
+        thresholds = self._thresholds(self.pipeline_, images)
+        self._take(self.pipeline_, thresholds, None, self.log_)
+        return self
+
+    # ------------------------------------------------------------------- looking
+
     def energy_score(self, images: Images) -> Tensor:
-        """Energy of each image `(N,)`: the method's first score."""
-        return torch.cat([self._energy(x) for x in self._batches(images)])
+        """Energy of each image `(N,)`, the first score of the method, on the CPU."""
+        return torch.cat([look.scores["energy"] for look in self._looks(images)])
 
     def anomaly_score(self, images: Images) -> Tensor:
-        """Score of each image `(N,)`, higher for more anomalous."""
-        return torch.cat([self._score(x) for x in self._batches(images)])
+        """Score of each image `(N,)`, higher for more anomalous, on the CPU."""
+        return torch.cat([look.scores[self.score] for look in self._looks(images)])
 
     def anomaly_map(self, images: Images) -> Tensor:
-        """Standardized anomaly map of each image `(N, image_size, image_size)`."""
-        return torch.cat([self._map(x) for x in self._batches(images)])
+        """Standardized map of each image `(N, H, W)`, at image size, on the CPU."""
+        return torch.cat([look.maps for look in self._looks(images)])
 
-    def predict(self, images: Images) -> Prediction:
-        """Verdict, score and map for every image."""
-        parts = list(self.stream(images))
-        return Prediction(
-            torch.cat([part.anomalous for part in parts]),
-            torch.cat([part.scores for part in parts]),
-            torch.cat([part.maps for part in parts]),
+    def predict(self, images: Images, *, on_error: str = "raise") -> Prediction:
+        """Verdict, score, map and flagged pixels of every image.
+
+        Args:
+            images: as in `fit`.
+            on_error: `"raise"`, or `"skip"` files that cannot be read; they are listed
+                in `Prediction.errors`.
+        """
+        return Prediction.join(list(self.stream(images, on_error=on_error)))
+
+    def stream(
+        self, images: Images, *, batch_size: int = 32, on_error: str = "raise"
+    ) -> Iterator[Prediction]:
+        """Yield one `Prediction` per batch; memory does not grow with N."""
+        self.check_fitted()
+        source = self._source(images, self.energy_.channels, batch_size, on_error)
+        last, told = None, 0
+        for batch in source:
+            if last is not None:
+                yield last
+            skipped = source.errors[told:]
+            last, told = self._verdicts(batch, skipped), len(source.errors)
+        if last is not None:  # files may have been skipped after the last batch
+            yield replace(last, errors=last.errors + source.errors[told:])
+
+    def score_all(self, images: Images) -> dict[str, Any]:
+        """Everything that one pass gives, on the CPU, for measuring and comparing.
+
+        Returns:
+            `scores`: every image score of `ebmlib.pipeline.SCORES` by name, `(N,)`;
+            `map`: the standardized map `(N, H, W)`; `raw`: the map of each kind that
+            the energy has, before standardization, `(N, H, W)`, 0 outside a part's
+            frame.
+        """
+        self.check_fitted()
+        looks, raw = [], []
+        for batch in self._source(images, self.energy_.channels):
+            look = self.pipeline_(batch.images)
+            raw.append(
+                {
+                    kind: self.pipeline_.raw_map(batch.images, kind, look)
+                    for kind in self.pipeline_.kinds()
+                }
+            )
+            looks.append((look.scores, look.maps))
+        return {
+            "scores": {
+                k: torch.cat([scores[k] for scores, _ in looks]) for k in SCORES
+            },
+            "map": torch.cat([maps for _, maps in looks]),
+            "raw": {k: torch.cat([part[k] for part in raw]) for k in raw[0]},
+        }
+
+    def explain(self, image: Images, patches: int = 3) -> Explanation:
+        """Why one image gets its verdict: its energy by term, patches and gradient.
+
+        Args:
+            image: one image, as in `fit`.
+            patches: how many of the most anomalous patches are listed.
+
+        Raises:
+            ValueError: not one image.
+        """
+        looks = list(self._looks(image))
+        if len(looks) != 1 or len(looks[0].maps) != 1:
+            count = sum(len(look.maps) for look in looks)
+            raise ValueError(f"explain takes one image, got {count}; pass images[:1]")
+        (look,) = looks
+        one, terms = look.evaluation, {}
+        if hasattr(self.energy_, "terms"):
+            with torch.no_grad():
+                terms = self.energy_.terms(one.seen)  # name -> (1, h, w)
+        slopes = one.gradient.square().sum(1).sqrt().flatten()
+        score = look.scores[self.score]
+        return Explanation(
+            bool(score > self.threshold_),
+            float(score),
+            self.threshold_,
+            float(conformal_p_values(score, self.calibration_scores_)),
+            float(look.scores["energy"]),
+            {name: float(values.sum()) for name, values in terms.items()},
+            largest_patches(one, terms, patches),
+            divmod(int(look.maps[0].argmax()), look.maps.shape[-1]),
+            float(slopes.max() / slopes.median().clamp_min(1e-12)),
         )
 
-    def stream(self, images: Images, batch_size: int = 32) -> Iterator[Prediction]:
-        """Yield one `Prediction` per batch; memory does not grow with N."""
-        for x in self._batches(images, batch_size):
-            maps = self._map(x)
-            scores = self._score(x, maps)
-            yield Prediction(scores > self.threshold_, scores, maps)
+    # -------------------------------------------------------------------- keeping
 
     def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, with what `fit` chose for those left out."""
-        found = {name: getattr(self, name) for name in SETTINGS}
-        if self.method == "backbone":  # what was read, not where it lay
-            found["weights"] = self.weights_
+        """The recipe's options and the detector's arguments, with what `fit` found."""
+        recipe, energy = make_recipe(self.recipe), getattr(self, "energy_", None)
+        found = {"method": recipe.name, **options_of(recipe, energy)}
+        found |= {k: v for k, v in self.get_params().items() if k not in _NOT_SETTINGS}
+        if energy is not None:
+            made = self.pipeline_
+            found["aligned"], found["map"] = made.view.aligned_, made.map
+            found["smoothing"] = made.smoothing
+            found["standardize"] = made.standardizer.mode
         return found
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file: weights, map statistics, settings as JSON."""
-        self._check_fitted()
-        tensors = {f"energy.{k}": v for k, v in self.energy.state_dict().items()}
-        if self.frame is not None:
-            tensors["frame.template"] = self.frame.template
-        tensors["map.mean"] = self.standardizer.mean
-        tensors["map.std"] = self.standardizer.std
-        exposure = self.exposure
-        if isinstance(exposure, MatchedExposure):
-            tensors["exposure.template"], exposure = exposure.template, None
-        header = {
+        self.check_fitted()
+        recipe = make_recipe(self.recipe)
+        if RECIPES.get(recipe.name) is not type(recipe):
+            raise ValueError(
+                f"only detectors with a recipe of ebmlib.recipes can be saved, got "
+                f"{recipe!r}"
+            )
+        tensors, header = self.pipeline_.state()
+        tensors["calibration.scores"] = self.calibration_scores_
+        if self.held_out_ is not None:
+            tensors["calibration.held_out"] = self.held_out_
+        params = self.get_params()
+        header |= {
             "format_version": FORMAT_VERSION,
-            "settings": self.settings(),
-            "energy": type(self.energy).__name__,
-            "energy_config": self.energy.config(),
+            "recipe": {
+                "name": recipe.name,
+                "options": options_of(recipe, self.energy_),
+            },
+            "params": {k: v for k, v in params.items() if k not in _NOT_SETTINGS},
             "threshold": self.threshold_,
-            "shrink": self.shrink,
-            "reach": getattr(self.frame, "reach", None),
-            "exposure": exposure and [exposure.mean, exposure.std],
+            "pixel_threshold": self.pixel_threshold_,
         }
         write_checkpoint(path, tensors, header, FORMAT)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto") -> EnergyDetector:
+    def load(
+        cls, path: str | Path, device: str | torch.device = "auto"
+    ) -> EnergyDetector:
         """Read a file written by `save`; anything else is refused.
 
         Only tensors and JSON are read, so loading a file cannot run code.
 
         Raises:
-            ValueError: the file is not a detector, or of an unknown format version.
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not a detector, or of another format version.
         """
         tensors, header = read_checkpoint(path, FORMAT)
-        if header.get("format_version") not in range(1, FORMAT_VERSION + 1):
-            raise ValueError(
-                f"{path} has detector format {header.get('format_version')!r}; this "
-                f"version of ebmlib reads formats 1 to {FORMAT_VERSION}"
+        version = header.get("format_version") if isinstance(header, dict) else None
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} has detector format {version!r}; this version of ebmlib reads "
+                f"format {FORMAT_VERSION}. Fit the detector anew."
             )
-        settings = dict(header["settings"])
-        weights = settings.pop("weights", None)
-        settings.setdefault("register", False)  # of before format 3
-        detector = cls(**settings, device=device)
-        detector.weights_ = weights
+        device = choose_device(device)
         try:
-            energy = build_energy(header["energy"], header["energy_config"])
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        state = {k[7:]: v for k, v in tensors.items() if k.startswith("energy.")}
-        energy.load_state_dict(state)
-        detector.energy = energy.to(detector.device).eval().requires_grad_(False)
-        if "frame.template" in tensors:
-            template, reach = tensors["frame.template"], header.get("reach")
-            detector.frame = (
-                PartFrame(template) if reach is None else Registration(template, reach)
-            )
-        detector.standardizer = MapStandardizer(
-            detector.standardize, smoothing=detector.smoothing
-        )
-        detector.standardizer.mean = tensors["map.mean"]
-        detector.standardizer.std = tensors["map.std"]
-        detector.threshold_ = header["threshold"]
-        detector.shrink = header.get("shrink", 1)
-        if header.get("exposure"):
-            detector.exposure = Exposure(*header["exposure"])
-        elif "exposure.template" in tensors:
-            detector.exposure = MatchedExposure(tensors["exposure.template"])
-        detector.one_exposure = detector.exposure is not None
+            return cls._from(tensors, header, device)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{path} holds no whole detector: {type(error).__name__}: {error}"
+            ) from error
+
+    @classmethod
+    def _from(cls, tensors: dict, header: dict, device: torch.device) -> EnergyDetector:
+        made = header["recipe"]
+        options = {
+            k: tuple(v) if isinstance(v, list) else v
+            for k, v in made["options"].items()
+        }
+        params = {**header["params"], "recipe": RECIPES[made["name"]](**options)}
+        if isinstance(params["image_size"], list):
+            params["image_size"] = tuple(params["image_size"])
+        detector = cls(**params | {"device": str(device)})
+        pipeline = Pipeline.restore(tensors, header, device)
+        scores = tensors["calibration.scores"]
+        limits = float(header["threshold"]), float(header["pixel_threshold"])
+        held_out = tensors.get("calibration.held_out")
+        detector._take(pipeline, (*limits, scores), held_out, None)
         return detector
 
-    def _split(self, normals: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep a random share of the normal images for the threshold."""
+    # -------------------------------------------------------------------- details
+
+    def _check_arguments(self) -> None:
+        recipe = make_recipe(self.recipe)
+        check_size(self.image_size)
+        choose_device(self.device)
+        for name, known in (
+            ("score", SCORES),
+            ("map", (None, *MAPS)),
+            ("standardize", (None, "position", "global")),
+            ("pixel_guarantee", GUARANTEES),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} must be one of {known}, got {getattr(self, name)!r}"
+                )
+        if self.map not in (None, *recipe.maps):
+            raise ValueError(
+                f"the recipe {recipe.name!r} has maps {recipe.maps}, not {self.map!r}: "
+                "its energy has no patches"
+            )
+        check_bits(self.bits)
+        exact_rate(self.false_alarm_rate)
+        if not 0 < self.holdout < 1:
+            raise ValueError(
+                f"holdout must lie strictly between 0 and 1, got {self.holdout}"
+            )
+        if self.smoothing is not None and not 0 <= self.smoothing < math.inf:
+            raise ValueError(f"smoothing must be at least 0 px, got {self.smoothing}")
+        whole = isinstance(self.seed, Integral) and not isinstance(self.seed, bool)
+        if not whole or not 0 <= self.seed < 2**63:
+            raise ValueError(
+                f"seed must be a whole number from 0 to 2^63 - 1, got {self.seed!r}"
+            )
+        self._new_view(recipe)  # refuses its own arguments
+
+    def _new_view(self, recipe: Recipe) -> View:
+        return View(
+            aligned=self.aligned,
+            register=recipe.register if self.register is None else self.register,
+            normalize_exposure=self.normalize_exposure,
+            max_pixels=self.max_pixels,
+            tile=self.tile,
+        )
+
+    def _split(self, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images to fit, images for the thresholds, and the indices of these."""
         if len(normals) < 4:
             raise ValueError(
                 f"fit needs at least 4 normal images, got {len(normals)}: some train "
@@ -364,92 +467,79 @@ class EnergyDetector:
             )
         generator = torch.Generator().manual_seed(self.seed)
         order = torch.randperm(len(normals), generator=generator)
-        promise = math.ceil(1 / self.false_alarm_rate) - 1
+        promise = math.ceil(1 / exact_rate(self.false_alarm_rate)) - 1
         kept = max(round(self.holdout * len(normals)), promise, 2)
         kept = min(kept, len(normals) // 2)
-        self.held_out_ = order[:kept]
-        return normals[order[kept:]], normals[self.held_out_]
+        return normals[order[kept:]], normals[order[:kept]], order[:kept]
 
-    def all_scores(self, images: Images) -> dict[str, Tensor]:
-        """Every image score by name, from one pass over the images; see `SCORES`.
-
-        "energy" is the energy, the others summarize the standardized gradient map.
-        """
-        parts = [
-            {"energy": self._energy(x)}
-            | {kind: image_score(maps, kind) for kind in SCORES[1:]}
-            for x in self._batches(images)
-            for maps in [self._map(x)]
-        ]
-        return {name: torch.cat([part[name] for part in parts]) for name in SCORES}
-
-    def raw_map(self, images: Images, kind: str) -> Tensor:
-        """One of `MAPS` before standardization, in image coordinates: `(N, H, W)`.
-
-        Outside a part frame the map is 0.
-        """
-        if kind not in MAPS:
-            raise ValueError(f"kind must be one of {tuple(MAPS)}, got {kind!r}")
-        parts = []
-        for x in self._batches(images):
-            view, poses = self._view(x)
-            maps = self._raw_map(view, kind)
-            parts.append(self._put_back(maps, poses, x, outside=0.0))
-        return torch.cat(parts)
-
-    def _note_weights(self) -> None:
-        self.weights_ = self.energy.weights
-        if self.weights is None:
-            warnings.warn(
-                "the backbone's weights are random: give weights=FILE, a torchvision "
-                "ResNet's, for pretrained features",
-                stacklevel=3,
-            )
-
-    def _batches(self, images: Images, batch_size: int = 32) -> Iterator[Tensor]:
-        self._check_fitted()
-        return batches(
+    def _source(
+        self,
+        images: Images,
+        channels: int,
+        batch_size: int = AT_ONCE,
+        on_error: str = "raise",
+    ) -> ImageStream:
+        return ImageStream(
             images,
             size=self.image_size,
-            channels=self.energy.channels,
+            channels=channels,
+            bits=self.bits,
             batch_size=batch_size,
+            on_error=on_error,
         )
 
-    def _view(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the energy sees, and the poses of the parts that were laid straight."""
-        poses = None if self.frame is None else self.frame.pose(x)
-        view = x if self.frame is None else self.frame.straighten(x, poses)
-        if self.shrink > 1:
-            size = [side // self.shrink for side in view.shape[-2:]]
-            view = interpolate(view, size, mode="area")
-        return view if self.exposure is None else self.exposure(view), poses
+    def _looks(self, images: Images) -> Iterator[Look]:
+        self.check_fitted()
+        for batch in self._source(images, self.energy_.channels):
+            yield self.pipeline_(batch.images)
 
-    def _put_back(self, maps, poses, x: Tensor, outside: float) -> Tensor:
-        if self.shrink > 1:
-            view = x if self.frame is None else self.frame.template
-            size = view.shape[-2:]
-            maps = interpolate(maps[:, None], size, mode="bilinear")[:, 0]
-        if poses is None:
-            return maps
-        return self.frame.put_back(maps, poses, x.shape[-2:], outside)
+    def _verdicts(
+        self, batch: ImageBatch, skipped: list[tuple[str, str]]
+    ) -> Prediction:
+        look = self.pipeline_(batch.images)
+        scores = look.scores[self.score]
+        return Prediction(
+            scores > self.threshold_,
+            scores,
+            conformal_p_values(scores, self.calibration_scores_),
+            look.maps,
+            look.maps > self.pixel_threshold_,
+            batch.names,
+            batch.sizes,
+            skipped,
+        )
 
-    def _energy(self, x: Tensor) -> Tensor:
-        return energy_score(self.energy, self._view(x)[0])
+    def _thresholds(
+        self, pipeline: Pipeline, normals: Images
+    ) -> tuple[float, float, Tensor]:
+        """Image threshold, pixel threshold and scores of normal images."""
+        looks = [
+            pipeline(batch.images)
+            for batch in self._source(normals, pipeline.energy.channels)
+        ]
+        scores = torch.cat([look.scores[self.score] for look in looks])
+        maps = torch.cat([look.maps for look in looks])
+        rate = self.false_alarm_rate
+        with warnings.catch_warnings():  # one warning of too few images is enough
+            threshold = conformal_threshold(scores, rate)
+            warnings.simplefilter("ignore")
+            return threshold, pixel_threshold(maps, rate, self.pixel_guarantee), scores
 
-    def _raw_map(self, view: Tensor, kind: str) -> Tensor:
-        return MAPS[kind](self.energy, view, smoothing=self.smoothing)
-
-    def _map(self, x: Tensor) -> Tensor:
-        view, poses = self._view(x)
-        raw = self._raw_map(view, self.map)
-        silent = float(self.standardizer(torch.zeros_like(raw[:1])).min())
-        return self._put_back(self.standardizer(raw), poses, x, outside=silent)
-
-    def _score(self, x: Tensor, maps: Tensor | None = None) -> Tensor:
-        if self.score == "energy":
-            return self._energy(x)
-        return image_score(self._map(x) if maps is None else maps, self.score)
-
-    def _check_fitted(self) -> None:
-        if self.energy is None:
-            raise ValueError("the detector has not been trained; call fit() or load()")
+    def _take(
+        self,
+        pipeline: Pipeline,
+        thresholds: tuple[float, float, Tensor],
+        held_out: Tensor | None,
+        run: TrainingLog | None,
+    ) -> None:
+        """Become what was fitted; nothing before this call changes the detector."""
+        threshold, pixel_limit, scores = thresholds
+        self._set_fitted(
+            pipeline_=pipeline,
+            energy_=pipeline.energy,
+            threshold_=threshold,
+            pixel_threshold_=pixel_limit,
+            calibration_scores_=scores,
+            held_out_=held_out,
+            log_=run,
+        )

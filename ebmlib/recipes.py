@@ -1,243 +1,401 @@
-"""Ways to learn an image energy, each a short recipe over the library's parts.
+"""Ways to make an energy from normal images, each a small class with its own options.
 
-A recipe says which energy, which objective and which settings of the training loop
-belong together. Chapter 7 follows `contrastive_divergence` step by step; chapter 9
-builds `contrast`.
+A recipe says which energy, which objective, which settings of the training loop and
+which map belong together. Chapter 7 follows `ContrastiveDivergence` step by step,
+chapter 9 builds `Contrast`, chapter 12 `Experts`. A recipe of your own is a class with
+the attributes of `Recipe`:
+
+    EnergyDetector(Experts(steps=8000), image_size=256)
+    EnergyDetector("experts", image_size=256)   # the recipe with its default options
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from ebmlib.backbone import BackbonePatches
+from ebmlib.backbone import ResNetFeatures
 from ebmlib.data.augmentation import Augment
 from ebmlib.data.corruption import corrupt, damage
+from ebmlib.fields import GaussianField
 from ebmlib.langevin import langevin
 from ebmlib.networks import ConvEnergy, PatchEnergy
 from ebmlib.objectives import (
+    ContrastAndRestoration,
     DenoisingScoreMatching,
-    NoiseContrastive,
     PersistentContrastiveDivergence,
 )
 from ebmlib.products import ProductOfExperts
+from ebmlib.random import seeded
 from ebmlib.replay import ReplayBuffer, corrupted_images
+from ebmlib.scoring import MAPS
+from ebmlib.training import Objective
 
-# A normal part that was laid down and lit a little differently is still normal.
-POSE = Augment(rotate=6, translate=0.02, border="edge", keep=0.33)
+# Variations of a normal image that leave it normal: for parts that lie still, and for
+# textures and parts that lie in any direction.
+SMALL_POSES = Augment(rotate=6, translate=0.02, border="edge", keep=0.33)
 ANY_POSE = Augment(rotate=180, keep=0.33)
+CORRUPTIONS = {"corrupt": corrupt, "damage": damage}
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What to train, how, and how its gradient map is read.
+class Plan:
+    """What a recipe makes of the training images: what is trained, and how it is read.
 
     Attributes:
-        energy: the network.
-        objective: what `training.train` calls, see `ebmlib.losses`; None: nothing is
-            trained, `finish` fits the energy in closed form.
-        standardize: mode of `scoring.MapStandardizer`.
-        smoothing: Gaussian width of the gradient map, as a share of the image's side.
-        map: "gradient", "weighted" or "compressed", see `scoring.weighted_map`.
-        training: options of `training.train`.
+        energy: the module that is trained, or fitted by `finish`.
+        objective: what `ebmlib.training.train` calls; None: nothing is trained.
+        training: options of `ebmlib.training.train`.
         finish: what is made of the trained energy and the normal images, such as a
-            product with a second expert: `finish(energy, normals)`; None leaves it.
+            product with a second energy: `finish(energy, images) -> energy`.
+        map: one of `ebmlib.scoring.MAPS`.
+        standardize: mode of `ebmlib.scoring.MapStandardizer`.
+        smoothing: Gaussian width of the map, as a share of the image's shorter side.
     """
 
     energy: nn.Module
-    objective: Callable | None
-    standardize: str
-    smoothing: float
+    objective: Objective | None
     training: dict[str, Any] = field(default_factory=dict)
+    finish: Callable[[nn.Module, Tensor], nn.Module] | None = None
     map: str = "gradient"
-    finish: Callable | None = None
+    standardize: str = "global"
+    smoothing: float = 1 / 64
 
 
-def contrast(
-    images: Tensor, aligned: bool, generator: torch.Generator, steps: int | None = None
-) -> Recipe:
-    """A patch energy that objects to corrupted patches; its gradient undoes them.
+class Recipe(Protocol):
+    """What `EnergyDetector` asks of a recipe; a frozen dataclass of its options.
 
-    Three quarters of the steps teach the energy *where* the damage is. The last quarter
-    also teaches its gradient to undo it, which costs more than twice the time a step.
-    Less than five minutes on two cores at 128 px. The restoring force is fixed, as in
-    chapter 9. On parts whose energy has become steep by then it may be far too soft,
-    and the guard stops the run: `experts` measures it instead.
+    Attributes:
+        name: the shorthand, and what records call the recipe.
+        maps: those of `ebmlib.scoring.MAPS` that its energy can make.
+        register: whether parts that always lie in the same place gain from being
+            moved there to the pixel.
     """
-    steps = steps or 3000
-    objective = NoiseContrastive(
-        corrupt, restoration=0.5, clean=0.5, warmup=steps * 3 // 4
-    )
-    return _contrast(images, aligned, objective, steps)
+
+    name: ClassVar[str]
+    maps: ClassVar[tuple[str, ...]]
+    register: ClassVar[bool]
+
+    def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
+        """The plan for images `(N, C, H, W)` as the energy sees them.
+
+        `aligned`: position carries information. The same seed gives the same plan.
+        """
 
 
-def thorough_contrast(
-    images: Tensor,
-    aligned: bool,
-    generator: torch.Generator,
-    steps: int | None = None,
-    width: int = 32,
-) -> Recipe:
-    """`contrast`, taught longer, on large, bent and worn parts too (chapter 12).
+@dataclass(frozen=True)
+class Contrast:
+    """A patch energy that tells damaged patches from normal ones (chapter 9).
 
-    The longer contrast makes the energy steep, so the restoring force is measured in
-    its own slope, and taught in the last sixth. Less than half an hour on two cores.
-    `width` is the network's number of features.
+    Most of the steps teach the energy *where* synthetic damage is, as a classifier of
+    patches; the last ones also teach its gradient to undo the damage, which costs more
+    than twice the time a step. This is discrimination against synthetic damage, not a
+    model of the density. Less than five minutes on two cores at 128 px.
+
+    Args:
+        steps: training steps.
+        width: half the network's channels.
+        corruption: "corrupt" (pasted patches, strokes, spots) or "damage", which adds
+            bends, wear and large defects.
+        restoration: weight of the restoration loss, at least 0.
+        stiffness: force constant of the restoration loss; None measures it in the
+            energy after the warm-up, which an energy trained for longer needs.
+        warmup: share of the steps without the restoration loss, in [0, 1].
     """
-    steps = steps or 8000
-    objective = NoiseContrastive(
-        damage, restoration=0.3, stiffness=None, clean=0.5, warmup=steps * 5 // 6
-    )
-    return _contrast(images, aligned, objective, steps, width)
+
+    name: ClassVar[str] = "contrast"
+    maps: ClassVar[tuple[str, ...]] = MAPS
+    register: ClassVar[bool] = False
+
+    steps: int = 3000
+    width: int = 32
+    corruption: str = "corrupt"
+    restoration: float = 0.5
+    stiffness: float | None = 10.0
+    warmup: float = 3 / 4
+
+    def __post_init__(self) -> None:
+        _check_counts(steps=self.steps, width=self.width)
+        if self.corruption not in CORRUPTIONS:
+            raise ValueError(
+                f"corruption must be one of {tuple(CORRUPTIONS)}, got "
+                f"{self.corruption!r}"
+            )
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup must lie in [0, 1], got {self.warmup}")
+        self._objective()  # refuses its own options
+
+    def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
+        """See `Recipe.plan`."""
+        side = min(images.shape[-2:])
+        with seeded(seed):
+            energy = PatchEnergy(
+                images.shape[1],
+                width=self.width,
+                coordinates=aligned,
+                stride=8 if side >= 96 else 4,  # a grid of some 16 x 16 patches
+            )
+        return Plan(
+            energy,
+            self._objective(),
+            training={
+                "steps": self.steps,
+                "batch_size": 4,
+                "learning_rate": 2e-3,
+                "augment": SMALL_POSES if aligned else ANY_POSE,
+            },
+            map="weighted",
+            standardize="global",  # its gradient is near 0 on normal images
+        )
+
+    def _objective(self) -> ContrastAndRestoration:
+        return ContrastAndRestoration(
+            CORRUPTIONS[self.corruption],
+            restoration=self.restoration,
+            stiffness=self.stiffness,
+            clean=0.5,
+            warmup=int(self.steps * self.warmup),
+        )
 
 
-def experts(
-    images: Tensor, aligned: bool, generator: torch.Generator, steps: int | None = None
-) -> Recipe:
-    """`thorough_experts` in 3000 steps: less than five minutes on two cores at 128 px.
+@dataclass(frozen=True)
+class Experts:
+    """A trained patch energy times a Gaussian for every patch (chapter 12).
 
-    The network knows what damage looks like, the Gaussian patches what each place of a
-    normal part looks like; see `ebmlib.products`.
+    E(x) = sum_p [a e_p(x) + b g_p(x)]. The network is that of `Contrast` with "damage"
+    and a measured force; the Gaussians describe what normal patches look like, at each
+    place if the part is aligned, and are fitted in closed form. 3000 steps take less
+    than five minutes on two cores at 128 px; 8000 are slightly better.
+
+    Args:
+        steps: training steps of the network.
+        width: half the network's channels.
     """
-    return thorough_experts(images, aligned, generator, steps or 3000)
+
+    name: ClassVar[str] = "experts"
+    maps: ClassVar[tuple[str, ...]] = MAPS
+    register: ClassVar[bool] = True
+
+    steps: int = 3000
+    width: int = 32
+
+    def __post_init__(self) -> None:
+        _check_counts(steps=self.steps, width=self.width)
+
+    def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
+        """See `Recipe.plan`."""
+        contrast = Contrast(
+            self.steps,
+            self.width,
+            corruption="damage",
+            restoration=0.3,
+            stiffness=None,
+            warmup=5 / 6,
+        )
+
+        def finish(energy: nn.Module, normals: Tensor) -> nn.Module:
+            return ProductOfExperts.from_images(energy, normals, shared=not aligned)
+
+        plan = contrast.plan(images, aligned, seed)
+        return dataclasses.replace(plan, finish=finish, map="compressed")
 
 
-def thorough_experts(
-    images: Tensor,
-    aligned: bool,
-    generator: torch.Generator,
-    steps: int | None = None,
-    width: int = 32,
-) -> Recipe:
-    """`thorough_contrast`, then a Gaussian expert for every patch beside it."""
-    recipe = thorough_contrast(images, aligned, generator, steps, width)
-    return _beside_gaussians(recipe, aligned)
+@dataclass(frozen=True)
+class ScoreMatching:
+    """A whole-image energy by denoising score matching (chapter 5; Vincent 2011).
+
+    Args:
+        steps: training steps.
+        sigmas: noise levels, in units of pixel values.
+    """
+
+    name: ClassVar[str] = "score_matching"
+    maps: ClassVar[tuple[str, ...]] = ("gradient",)
+    register: ClassVar[bool] = False
+
+    steps: int = 800
+    sigmas: tuple[float, ...] = (0.05, 0.1, 0.2)
+
+    def __post_init__(self) -> None:
+        _check_counts(steps=self.steps)
+        DenoisingScoreMatching(self.sigmas)  # refuses its own options
+
+    def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
+        """See `Recipe.plan`."""
+        with seeded(seed):
+            energy = ConvEnergy(images.shape[1])
+        return Plan(
+            energy,
+            DenoisingScoreMatching(self.sigmas),
+            training={
+                "steps": self.steps,
+                "batch_size": 16,
+                "learning_rate": 1e-3,
+            },
+            standardize="position" if aligned else "global",
+            smoothing=1 / 32,
+        )
 
 
-def _beside_gaussians(recipe: Recipe, aligned: bool) -> Recipe:
-    def finish(energy: nn.Module, normals: Tensor) -> nn.Module:
-        return ProductOfExperts.of(energy, normals, everywhere=not aligned)
+@dataclass(frozen=True)
+class ContrastiveDivergence:
+    """The paper's route: persistent Langevin chains as negatives (chapter 7).
 
-    return replace(recipe, finish=finish, map="compressed")
+    Genc et al. (2021) train an energy of images with Langevin sampling; their settings
+    are not known here, these are the book's own.
 
+    Args:
+        steps: training steps.
+        width: channels of the network's first layer.
+        chain_steps: Langevin steps for each training step.
+        noise: standard deviation of the noise of a Langevin step and of the data.
+        snr: drift-to-noise ratio of the chains on the untrained energy; it sets the
+            step size, which then stays.
+        penalty: weight of the squared energies, at least 0.
+    """
 
-def _contrast(
-    images: Tensor,
-    aligned: bool,
-    objective: NoiseContrastive,
-    steps: int,
-    width: int = 32,
-) -> Recipe:
-    side = min(images.shape[-2:])
-    energy = PatchEnergy(
-        images.shape[1],
-        width=width,
-        coordinates=aligned,
-        stride=8 if side >= 96 else 4,  # a grid of some 16 x 16 patches
-    )
-    return Recipe(
-        energy,
-        objective,
-        standardize="global",  # its gradient is silent on normal images already
-        smoothing=1 / 64,
-        training={
-            "steps": steps,
-            "batch_size": 4,
-            "learning_rate": 2e-3,
-            "augment": POSE if aligned else ANY_POSE,
-        },
-        map="weighted",
-    )
+    name: ClassVar[str] = "contrastive_divergence"
+    maps: ClassVar[tuple[str, ...]] = ("gradient",)
+    register: ClassVar[bool] = False
 
+    steps: int = 500
+    width: int = 16
+    chain_steps: int = 20
+    noise: float = 0.01
+    snr: float = 0.04
+    penalty: float = 0.01
 
-def score_matching(
-    images: Tensor, aligned: bool, generator: torch.Generator, steps: int | None = None
-) -> Recipe:
-    """A whole-image energy by denoising score matching (Vincent 2011)."""
-    return Recipe(
-        ConvEnergy(images.shape[1]),
-        DenoisingScoreMatching(sigmas=(0.05, 0.1, 0.2)),
-        standardize="position" if aligned else "global",
-        smoothing=1 / 32,
-        training={"steps": steps or 800, "batch_size": 16, "learning_rate": 1e-3},
-    )
+    def __post_init__(self) -> None:
+        _check_counts(steps=self.steps, width=self.width, chain_steps=self.chain_steps)
+        for name in ("noise", "snr"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(
+                    f"{name} must be positive and finite, got {getattr(self, name)}"
+                )
+        if not 0 <= self.penalty < float("inf"):
+            raise ValueError(f"penalty must be at least 0, got {self.penalty}")
 
-
-def contrastive_divergence(
-    images: Tensor, aligned: bool, generator: torch.Generator, steps: int | None = None
-) -> Recipe:
-    """The paper's route: persistent Langevin chains as negatives (Genc et al. 2021)."""
-    energy, noise = ConvEnergy(images.shape[1], width=16), 0.01
-    start = corrupted_images(images, corrupt)
-    buffer = ReplayBuffer(256, start, fresh=0.1, generator=generator)
-    # The step is set once, on the untrained energy: set anew in every round it would
-    # hide from the chains how steep the energy has become.
-    x = start(16, generator)
-    probe = langevin(energy, x, steps=1, snr=0.04, noise=noise, generator=generator)
-    objective = PersistentContrastiveDivergence(
-        buffer,
-        steps=20,
-        step_size=probe.health.step_size,
-        noise=noise,
-        penalty=0.01,
-        data_noise=noise,
-    )
-    return Recipe(
-        energy,
-        objective,
-        standardize="position" if aligned else "global",
-        smoothing=1 / 32,
-        training={
-            "steps": steps or 500,
-            "batch_size": 16,
-            "learning_rate": 1e-3,
-            "betas": (0.0, 0.999),
-            "ema": 0.98,
-        },
-    )
+    def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
+        """See `Recipe.plan`."""
+        with seeded(seed) as generator:
+            energy = ConvEnergy(images.shape[1], width=self.width)
+            start = corrupted_images(images.cpu(), corrupt)
+            buffer = ReplayBuffer(256, start, fresh=0.1, generator=generator)
+            # The step is set once, on the untrained energy: set anew in every round it
+            # would hide from the chains how steep the energy has become.
+            x, options = start(16, generator), {"steps": 1, "snr": self.snr}
+            probe = langevin(
+                energy, x, noise=self.noise, generator=generator, **options
+            )
+        objective = PersistentContrastiveDivergence(
+            buffer,
+            steps=self.chain_steps,
+            step_size=probe.health.step_size,
+            noise=self.noise,
+            penalty=self.penalty,
+            data_noise=self.noise,
+        )
+        return Plan(
+            energy,
+            objective,
+            training={
+                "steps": self.steps,
+                "batch_size": 16,
+                "learning_rate": 1e-3,
+                "betas": (0.0, 0.999),
+                "ema": 0.98,
+            },
+            standardize="position" if aligned else "global",
+            smoothing=1 / 32,
+        )
 
 
-def backbone(
-    images: Tensor,
-    aligned: bool,
-    generator: torch.Generator,
-    steps: int | None = None,
-    weights: str | Path | None = None,
-) -> Recipe:
+@dataclass(frozen=True)
+class Backbone:
     """Gaussians on the features of a ResNet, in closed form (Defard et al. 2021).
 
-    `weights` is the file of a torchvision ResNet, see `ebmlib.backbone`; without one
-    its weights are random. `steps` has no effect.
+    Args:
+        weights: file of a torchvision ResNet's weights, `.pth` or `.safetensors`, see
+            `ebmlib.backbone`; None: random weights, and `fit` warns.
+        count: channels that are chosen at random.
     """
-    size, options = tuple(images.shape[-2:]), {"everywhere": not aligned}
-    options |= {"channels": images.shape[1], "seed": generator.initial_seed()}
-    if weights is None:
-        energy = BackbonePatches(size, **options)
-    else:
-        energy = BackbonePatches.of(size, weights, **options)
-    return Recipe(
-        energy,
-        objective=None,
-        standardize="global",  # the distances are in units of each position's spread
-        smoothing=1 / 64,
-        map="patches",
-        finish=BackbonePatches.fit,
-    )
+
+    name: ClassVar[str] = "backbone"
+    maps: ClassVar[tuple[str, ...]] = MAPS
+    register: ClassVar[bool] = False
+
+    weights: str | Path | None = None
+    count: int = 100
+
+    def __post_init__(self) -> None:
+        _check_counts(count=self.count)
+
+    def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
+        """See `Recipe.plan`."""
+        options = {"channels": images.shape[1], "count": self.count, "seed": seed}
+        if self.weights is None:
+            features = ResNetFeatures(**options)
+        else:
+            features = ResNetFeatures.from_file(self.weights, **options)
+        size = (images.shape[-2], images.shape[-1])
+
+        def finish(energy: nn.Module, normals: Tensor) -> nn.Module:
+            return energy.fit(normals)
+
+        return Plan(
+            GaussianField(features, size, shared=not aligned, noise=0.1),
+            objective=None,
+            finish=finish,
+            map="patches",
+            standardize="global",  # the distances are in units of each place's spread
+        )
 
 
-RECIPES: dict[str, Callable[..., Recipe]] = {
-    "contrast": contrast,
-    "experts": experts,
-    "thorough_contrast": thorough_contrast,
-    "thorough_experts": thorough_experts,
-    "score_matching": score_matching,
-    "contrastive_divergence": contrastive_divergence,
-    "backbone": backbone,
+RECIPES: dict[str, type] = {
+    recipe.name: recipe
+    for recipe in (Contrast, Experts, ScoreMatching, ContrastiveDivergence, Backbone)
 }
-# Gaussians at every place gain most from parts that lie there to the pixel.
-REGISTERED = ("experts", "thorough_experts")
+
+
+def make_recipe(recipe: Recipe | str) -> Recipe:
+    """The recipe itself, or the one of that name with its default options.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: neither a name nor a recipe.
+    """
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            raise ValueError(f"recipe must be one of {tuple(RECIPES)}, got {recipe!r}")
+        return RECIPES[recipe]()
+    if isinstance(recipe, type) or not hasattr(recipe, "plan"):
+        raise TypeError(
+            f"recipe must be a name of {tuple(RECIPES)} or an object such as "
+            f"Experts(steps=3000), got {recipe!r}"
+        )
+    return recipe
+
+
+def options_of(recipe: Recipe, energy: nn.Module | None = None) -> dict[str, Any]:
+    """The options of a recipe by name, as JSON can hold them.
+
+    With the energy that the recipe made, a file among them is recorded by what was
+    read, not by where it was.
+    """
+    if not dataclasses.is_dataclass(recipe) or isinstance(recipe, type):
+        return {}
+    values = dataclasses.asdict(recipe)
+    if energy is not None and isinstance(recipe, Backbone):
+        values["weights"] = energy.features.weights
+    return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+def _check_counts(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name} must be a whole number >= 1, got {number!r}")

@@ -1,23 +1,142 @@
-"""From an energy to scores and maps: how abnormal an image is, and where.
+"""From an energy to maps and scores: how abnormal an image is, and where.
 
-Chapter 8 uses `energy_score`, chapter 9 `gradient_map`, chapter 10 the
-processing that turns a map into image scores. Every score here is *higher for more
+`evaluate` takes the energy, the patch energies and the gradient of a batch from one
+forward and one backward pass. The functions after it turn these into maps (chapter 9)
+and maps into image scores (chapters 8 and 10). Every score is *higher for more
 anomalous* images.
 """
 
 from __future__ import annotations
 
-import torch
-from scipy.ndimage import gaussian_filter
-from torch import Tensor
-from torch.nn.functional import interpolate
+from typing import NamedTuple, TypeVar
 
-from ebmlib.energy import Energy, energies, energy_maps, input_gradient, on_device_of
-from ebmlib.networks import PatchEnergy
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from ebmlib.energy import (
+    Energy,
+    HasEnergyMap,
+    energies,
+    energy_maps,
+    frozen,
+    input_gradient,
+    to_device_of,
+    value_and_gradient,
+)
+from ebmlib.random import randn
+from ebmlib.smoothing import gaussian_smooth
 
 NORMS = ("l1", "l2", "max")
 IMAGE_SCORES = ("max", "top", "l2", "mean")
 MODES = ("position", "global")
+MAPS = ("gradient", "patches", "weighted", "compressed")
+GRADIENT_WEIGHT = 0.25  # of the gradient in "weighted" and "compressed" maps
+
+Standardizer = TypeVar("Standardizer", bound="MapStandardizer")
+
+
+class Evaluation(NamedTuple):
+    """What one pass of an energy says of a batch, on the device of the energy."""
+
+    energy: Tensor  # (B,)
+    gradient: Tensor  # (B, C, H, W)
+    patches: Tensor | None  # (B, h, w), None for an energy without patch energies
+    stride: int | None  # distance of neighboring patches in px
+    seen: Tensor  # (B, C, H, W), what was evaluated
+
+
+def evaluate(energy: Energy, x: Tensor) -> Evaluation:
+    """Energy, input gradient and patch energies of a batch, from one pass.
+
+    An energy with `energy_map` is the sum of its map, so the map is computed once, and
+    the gradient of its sum is the gradient of the energy.
+
+    Args:
+        energy: any callable `(B, C, H, W) -> (B,)`.
+        x: float tensor `(B, C, H, W)` in [0, 1]; it is moved to the energy's device.
+
+    Raises:
+        TypeError, ValueError: as `ebmlib.energy.value_and_gradient`.
+    """
+    x = to_device_of(energy, x)
+    with frozen(energy):
+        if not hasattr(energy, "energy_map"):
+            return Evaluation(*value_and_gradient(energy, x), None, None, x)
+        kept: list[Tensor] = []
+
+        def total(z: Tensor) -> Tensor:
+            kept.append(energy.energy_map(z))  # (B, h, w)
+            return kept[-1].sum((1, 2))
+
+        value, gradient = value_and_gradient(total, x)
+    patches = kept[-1].detach()
+    return Evaluation(value, gradient, patches, _stride(energy, x, patches), x)
+
+
+def map_of(
+    evaluation: Evaluation,
+    kind: str,
+    *,
+    smoothing: float = 2.0,
+    weight: float = GRADIENT_WEIGHT,
+) -> Tensor:
+    """The anomaly map of an evaluated batch: `(B, H, W)`, at least 0, on its device.
+
+        gradient:   g = G_sigma * ||dE/dx||_2           over the color channels
+        patches:    p = G_sigma * upsample(e_p)
+        weighted:   g^w p^(1 - w)
+        compressed: g^w q^(1 - w),   q = G_sigma * upsample(log(1 + e_p))
+
+    The gradient is sharp but may be small inside a large defect, where no small change
+    lowers the energy; the patch energies are high there but coarse.
+
+    Args:
+        evaluation: from `evaluate`.
+        kind: one of `MAPS`.
+        smoothing: standard deviation of G_sigma in pixels, at least 0.
+        weight: w in [0, 1], the exponent of the gradient.
+
+    Raises:
+        TypeError: the energy has no patch energies, and `kind` needs them.
+        ValueError: an unknown kind, or a number out of range.
+    """
+    if kind not in MAPS:
+        raise ValueError(f"kind must be one of {MAPS}, got {kind!r}")
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight must lie in [0, 1], got {weight}")
+    if kind == "gradient":
+        return smooth(_channel_norm(evaluation.gradient, "l2"), smoothing)
+    cells, stride = evaluation.patches, evaluation.stride
+    if cells is None or stride is None:
+        raise TypeError(
+            f"a map of kind {kind!r} needs patch energies, and this energy has no "
+            'energy_map; use kind="gradient"'
+        )
+    cells = cells.log1p() if kind == "compressed" else cells
+    size = evaluation.gradient.shape[-2:]
+    patches = smooth(upsample_cells(cells, size, stride), smoothing)
+    if kind == "patches":
+        return patches
+    gradient = smooth(_channel_norm(evaluation.gradient, "l2"), smoothing)
+    return gradient**weight * patches ** (1 - weight)
+
+
+def upsample_cells(cells: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """Values of grid cells `(B, h, w)` at the pixels of the image: `(B, H, W)`.
+
+    Cell (i, j) is centered at pixel ((i + 1/2) stride - 1/2, (j + 1/2) stride - 1/2).
+    Between centers the values are interpolated bilinearly. Beyond the outermost
+    centers, and on the last rows and columns of an image whose sides are not multiples
+    of the stride, they are repeated.
+    """
+    covered = [side * stride for side in cells.shape[1:]]
+    maps = interpolate(cells[:, None], covered, mode="bilinear")  # (B, 1, h s, w s)
+    maps = maps[:, :, : size[0], : size[1]]
+    below, right = size[0] - maps.shape[2], size[1] - maps.shape[3]
+    if below or right:
+        maps = pad(maps, (0, right, 0, below), mode="replicate")
+    return maps[:, 0]
 
 
 def energy_score(energy: Energy, images: Tensor, batch_size: int = 64) -> Tensor:
@@ -40,8 +159,10 @@ def energy_score(energy: Energy, images: Tensor, batch_size: int = 64) -> Tensor
 def smooth(maps: Tensor, sigma: float) -> Tensor:
     """Convolve each map with a Gaussian of standard deviation `sigma` pixels.
 
+    The Gaussian ends at 3 sigma; beyond the border the map is mirrored.
+
     Args:
-        maps: `(N, H, W)` or `(N, C, H, W)`; only the last two axes are smoothed.
+        maps: `(..., H, W)`; only the last two axes are smoothed.
         sigma: in pixels, at least 0; 0 returns the maps unchanged.
 
     Raises:
@@ -49,11 +170,7 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
     """
     if not sigma >= 0:
         raise ValueError(f"sigma must be at least 0 pixels, got {sigma}")
-    if sigma == 0:
-        return maps
-    widths = (0.0,) * (maps.ndim - 2) + (sigma, sigma)
-    filtered = gaussian_filter(maps.cpu().numpy(), widths, mode="reflect", truncate=3.0)
-    return torch.from_numpy(filtered)
+    return maps if sigma == 0 else gaussian_smooth(maps, sigma, truncate=3.0)
 
 
 def gradient_map(
@@ -85,7 +202,7 @@ def gradient_map(
         noise: standard deviation of Gaussian noise added to the image before the
             gradient is taken; needs `generator`.
         copies: how many noisy copies the gradient is averaged over.
-        generator: source of the noise.
+        generator: source of the noise, on any device.
         batch_size: images per evaluation; it bounds memory, not the result.
 
     Returns:
@@ -108,24 +225,25 @@ def gradient_map(
         raise ValueError("copies > 1 without noise repeats one map; set noise > 0")
     maps = []
     for batch in images.split(batch_size):
-        batch = on_device_of(energy, batch)
-        gradient = _mean_gradient(
-            energy, batch, noise, copies, generator
-        )  # (B, C, H, W)
-        gradient = smooth(gradient.cpu(), signed_smoothing)
-        maps.append(smooth(_channel_norm(gradient, norm), smoothing))  # (B, H, W)
+        batch = to_device_of(energy, batch)
+        total = torch.zeros_like(batch)
+        for _ in range(copies):
+            shift = noise * randn(batch.shape, generator, batch) if noise else 0.0
+            total += input_gradient(energy, batch + shift)
+        gradient = smooth(total / copies, signed_smoothing)  # (B, C, H, W)
+        maps.append(smooth(_channel_norm(gradient, norm), smoothing).cpu())
     return torch.cat(maps)
 
 
 def patch_map(
-    energy: PatchEnergy,
+    energy: HasEnergyMap,
     images: Tensor,
     *,
     smoothing: float = 2.0,
     compress: bool = False,
     batch_size: int = 32,
 ) -> Tensor:
-    """Which patches object: the patch energies e_p(x), brought to the image's size.
+    """The patch energies e_p(x), brought to the image's size: `(N, H, W)`, on the CPU.
 
         m(x) = G_sigma * upsample(e(x)), at least 0
 
@@ -133,12 +251,9 @@ def patch_map(
         energy: one with `energy_map`, such as `ebmlib.networks.PatchEnergy`.
         images: float tensor `(N, C, H, W)` in [0, 1].
         smoothing: standard deviation of G_sigma in pixels.
-        compress: take log(1 + e_p) first. A patch that objects very loudly would spill
-            over its neighbors in the upsampling; the logarithm keeps it in its place.
+        compress: take log(1 + e_p) first. Upsampling spreads a very large patch energy
+            over its neighbors; the logarithm limits that.
         batch_size: images per evaluation; it bounds memory, not the result.
-
-    Returns:
-        Maps `(N, H, W)` on the CPU.
 
     Raises:
         TypeError: the energy has no patches.
@@ -149,47 +264,42 @@ def patch_map(
             "gradient_map, which works for every energy"
         )
     cells = energy_maps(energy, images, batch_size)
-    if compress:
-        cells = cells.log1p()
-    maps = interpolate(cells[:, None], images.shape[-2:], mode="bilinear")[:, 0]
-    return smooth(maps, smoothing)
+    stride = _stride(energy, images, cells)
+    cells = cells.log1p() if compress else cells
+    return smooth(upsample_cells(cells, images.shape[-2:], stride), smoothing)
 
 
 def weighted_map(
-    energy: PatchEnergy,
+    energy: HasEnergyMap,
     images: Tensor,
     *,
-    share: float = 0.25,
+    share: float = GRADIENT_WEIGHT,
     smoothing: float = 2.0,
     compress: bool = False,
     batch_size: int = 32,
 ) -> Tensor:
-    """The gradient map and the patch energies, as a weighted geometric mean.
+    """Weighted geometric mean of gradient map and patch map: `(N, H, W)`, on the CPU.
 
         m(x) = gradient_map(x)^share * patch_map(x)^(1 - share)
 
-    The gradient is sharp but may be weak inside a large defect, where no small change
-    helps; the patch energies are high there but coarse. Their mean asks for both.
-    `share` in [0, 1] is the gradient's; the other arguments and errors are those of
-    `patch_map`.
+    Both come from one pass, see `evaluate` and `map_of`. `share` in [0, 1] is the
+    exponent of the gradient; the other arguments and errors are those of `patch_map`.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], got {share}")
-    options = {"smoothing": smoothing, "batch_size": batch_size}
-    patches = patch_map(energy, images, compress=compress, **options)
-    return gradient_map(energy, images, **options) ** share * patches ** (1 - share)
+    kind = "compressed" if compress else "weighted"
+    return torch.cat(
+        [
+            map_of(evaluate(energy, x), kind, smoothing=smoothing, weight=share).cpu()
+            for x in images.split(batch_size)
+        ]
+    )
 
 
-def _mean_gradient(energy, batch, noise, copies, generator) -> Tensor:
-    """Average the input gradient over noisy copies of a batch."""
-    total = torch.zeros_like(batch)
-    for _ in range(copies):
-        x = batch
-        if noise > 0:
-            jitter = torch.randn(batch.shape, generator=generator, dtype=batch.dtype)
-            x = batch + noise * jitter.to(batch.device)
-        total += input_gradient(energy, x)
-    return total / copies
+def _stride(energy: object, images: Tensor, cells: Tensor) -> int:
+    """Distance of neighboring patches in px: what the energy says, or the largest."""
+    stride = getattr(energy, "stride", None)
+    return images.shape[-2] // cells.shape[-2] if stride is None else int(stride)
 
 
 def _channel_norm(gradient: Tensor, norm: str) -> Tensor:
@@ -201,21 +311,26 @@ def _channel_norm(gradient: Tensor, norm: str) -> Tensor:
 
 
 class MapStandardizer:
-    """Say how unusual a map value is, compared with normal training images.
+    """How unusual a map value is, compared with maps of normal training images.
 
         z = (m - mean) / max(std, floor * median(std))
 
     `mode="position"` estimates mean and std at each pixel, over the training images:
-    an edge that is always there no longer lights up. It fits objects that are always
-    in the same place. `mode="global"` uses one mean and one std for all positions,
-    which is right for textures and for parts that rotate. The floor: a pixel that
-    hardly varied in the training set would turn a harmless change into a huge score.
+    an edge that is always there no longer has a large value. It fits objects that are
+    always in the same place. `mode="global"` uses one mean and one std for all
+    positions, which is right for textures and for parts that rotate. The floor: a pixel
+    that hardly varied in the training set would turn a harmless change into a huge
+    score.
 
     Args:
         mode: `"position"` or `"global"`.
         smoothing: width in pixels of the Gaussian that smooths mean and std over
             positions; few training images give noisy estimates.
         floor: relative floor of std, at least 0.
+
+    Attributes:
+        mean_: `(H, W)`, or `(1, 1)` for the mode "global"; set by `fit`.
+        std_: the same shape, positive; set by `fit`.
     """
 
     def __init__(
@@ -226,10 +341,10 @@ class MapStandardizer:
         if not floor >= 0:
             raise ValueError(f"floor must be at least 0, got {floor}")
         self.mode, self.smoothing, self.floor = mode, smoothing, floor
-        self.mean: Tensor | None = None  # (H, W), or (1, 1) for mode "global"
-        self.std: Tensor | None = None
+        self.mean_: Tensor | None = None
+        self.std_: Tensor | None = None
 
-    def fit(self, maps: Tensor) -> MapStandardizer:
+    def fit(self: Standardizer, maps: Tensor) -> Standardizer:
         """Estimate mean and spread from maps `(N, H, W)` of normal images."""
         if maps.ndim != 3 or len(maps) < 2:
             raise ValueError(
@@ -241,31 +356,31 @@ class MapStandardizer:
         if self.mode == "global":
             mean, variance = maps.mean().view(1, 1), maps.var().view(1, 1)
         else:
-            mean = smooth(maps.mean(0, keepdim=True), self.smoothing)[0]
-            variance = smooth(maps.var(0, keepdim=True), self.smoothing)[0]
+            mean = smooth(maps.mean(0), self.smoothing)
+            variance = smooth(maps.var(0), self.smoothing)
         std = variance.sqrt()
         tiny = torch.finfo(std.dtype).tiny
-        self.mean, self.std = mean, std.clamp_min(self.floor * std.median() + tiny)
+        self.mean_, self.std_ = mean, std.clamp_min(self.floor * std.median() + tiny)
         return self
 
     def __call__(self, maps: Tensor) -> Tensor:
-        """Standardize maps `(N, H, W)` in units of the training images' spread."""
-        if self.mean is None:
+        """Maps `(N, H, W)` in units of the training images' spread, on their device."""
+        if self.mean_ is None or self.std_ is None:
             raise ValueError("the standardizer has no statistics yet; call fit() first")
-        if self.mode == "position" and maps.shape[1:] != self.mean.shape:
+        if self.mode == "position" and maps.shape[1:] != self.mean_.shape:
             raise ValueError(
                 f"maps are {tuple(maps.shape[1:])} pixels but the statistics were "
-                f"fitted at {tuple(self.mean.shape)}; use images of one size"
+                f"fitted at {tuple(self.mean_.shape)}; use images of one size"
             )
-        return (maps - self.mean) / self.std
+        return (maps - self.mean_.to(maps)) / self.std_.to(maps)
 
 
 def image_score(maps: Tensor, kind: str = "max", share: float = 0.01) -> Tensor:
     """One score per image from its anomaly map.
 
-    `"max"`: the largest value. `"top"`: mean of the largest `share` of values,
-    less nervous than the maximum. `"l2"`: sqrt(mean m^2), the norm
-    of the map per pixel. `"mean"`: the mean.
+    `"max"`: the largest value. `"top"`: mean of the largest `share` of values, less
+    sensitive to a single pixel. `"l2"`: sqrt(mean m^2), the norm of the map per pixel.
+    `"mean"`: the mean.
 
     Args:
         maps: `(N, H, W)`.

@@ -34,7 +34,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
     ),
     3: ("training", "guard", "runlog", "state", "calibration"),
     4: ("recipes", "view"),
-    5: ("detector",),
+    5: ("detector", "pipeline", "prediction"),
     6: ("benchmark", "sweep", "cli", "report", "export"),
 }
 BOOK = 7  # everything in ebmbook

@@ -5,14 +5,17 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from ebmlib.energy import input_gradient
 from ebmlib.networks import ConvEnergy, PatchEnergy
 from ebmlib.scoring import (
     MapStandardizer,
     energy_score,
+    evaluate,
     gradient_map,
     image_score,
     patch_map,
     smooth,
+    upsample_cells,
     weighted_map,
 )
 
@@ -118,14 +121,14 @@ def test_standardization_survives_a_pixel_that_never_varied():
     maps[:, 0, 0] = 1.0
     z = MapStandardizer("position", smoothing=0).fit(maps)
     assert torch.isfinite(z(torch.rand(1, 4, 4))).all()
-    assert torch.isfinite(MapStandardizer().fit(torch.ones(3, 4, 4)).std).all()
+    assert torch.isfinite(MapStandardizer().fit(torch.ones(3, 4, 4)).std_).all()
 
 
 @pytest.mark.parametrize("floor", [0.5, 0.8])
 def test_a_pixel_that_never_varied_is_judged_by_a_share_of_the_usual_spread(floor):
     maps = torch.rand(50, 8, 8, generator=torch.Generator().manual_seed(0))
     maps[:, 3, 5] = 0.5
-    std = MapStandardizer(smoothing=0, floor=floor).fit(maps).std
+    std = MapStandardizer(smoothing=0, floor=floor).fit(maps).std_
     assert std[3, 5].item() == pytest.approx(floor * std.median().item())
 
 
@@ -206,6 +209,40 @@ def test_weighted_map_is_the_geometric_mean_of_gradient_and_patches():
     assert torch.allclose(weighted_map(net, x) ** 4, gradient * patches**3, rtol=1e-3)
     with pytest.raises(ValueError, match="share must lie"):
         weighted_map(net, x, share=1.5)
+
+
+@pytest.mark.parametrize("build", [ConvEnergy, PatchEnergy])
+def test_one_pass_gives_energy_gradient_and_patches(build, images):
+    net, calls = build(width=8), []
+    net.register_forward_hook(lambda *_: calls.append(1))
+    found = evaluate(net, images)
+    assert len(calls) <= 1
+    assert torch.allclose(found.energy, net(images), rtol=1e-5)
+    assert torch.allclose(found.gradient, input_gradient(net, images), atol=1e-6)
+    if build is PatchEnergy:
+        assert torch.allclose(found.patches, net.energy_map(images), rtol=1e-5)
+        assert found.stride == 4
+    else:
+        assert found.patches is None
+
+
+@pytest.mark.parametrize("size", [(30, 41), (32, 32), (150, 97), (449, 70)])
+def test_cells_lie_in_place_where_the_stride_does_not_divide_the_image(size):
+    for stride in (4, 8):
+        cells = torch.zeros(1, size[0] // stride, size[1] // stride)
+        for row, column in ((0, 0), (cells.shape[1] - 1, cells.shape[2] // 2)):
+            one = cells.clone()
+            one[0, row, column] = 1.0
+            maps = upsample_cells(one, size, stride)
+            assert maps.shape == (1, *size)
+            peak = torch.nonzero(maps[0] == maps.max()).float()
+            if 0 < row < cells.shape[1] - 1:
+                assert peak.mean(0)[0] == (row + 0.5) * stride - 0.5
+            assert (peak[:, 0] - ((row + 0.5) * stride - 0.5)).abs().min() <= 0.5
+            assert (peak[:, 1] - ((column + 0.5) * stride - 0.5)).abs().min() <= 0.5
+    assert torch.equal(
+        upsample_cells(torch.ones(2, 3, 5), (31, 47), 8), torch.ones(2, 31, 47)
+    )
 
 
 def test_maps_of_patches_need_patches(images):
