@@ -1,6 +1,10 @@
 # make book          install, build strictly, serve on this machine and open it
 # make book OPEN=0   install and build, nothing else
-# make test          install, then lint, library tests, chapters, book checks
+# make test          install, then lint, types, library tests, book tests, chapters
+# make lint          the first part of make test: style, spelling, types
+# make lowest        the library tests with every dependency at its lower bound
+# make coverage      how much of the library the library tests reach
+# make mutants FILE=metrics   change expressions one by one, and see who notices
 # make clean         remove what was built (make distclean: the environment too)
 
 PYTHON ?= python3
@@ -15,7 +19,8 @@ JOBS   ?= 2
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test chapters vendor clean distclean
+.PHONY: help install book test lint lowest coverage mutants chapters index vendor clean \
+  distclean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -45,19 +50,41 @@ book: vendor
 	@if [ "$(OPEN)" != 0 ]; then $(PY) tools/serve_book.py --port $(PORT); \
 	  else echo "Built: _build/html/index.html"; fi
 
-test: $(STAMP)
+PYTEST := $(PY) -m pytest -q -n $(JOBS) --dist loadfile
+
+lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m codespell_lib
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile tests
-	$(PY) -m pytest -q --nbval -n $(JOBS) --dist loadfile --durations=5 notebooks
+	$(PY) -m mypy
+
+test: lint
+	OMP_NUM_THREADS=1 $(PYTEST) tests/library
+	OMP_NUM_THREADS=1 $(PYTEST) tests/book tests/browser
+	$(PYTEST) --nbval --durations=5 notebooks
+
+lowest: $(STAMP)
+	nice $(PY) tools/lowest_versions.py
+
+coverage: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) -m coverage run -m pytest -q tests/library
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report
+
+mutants: $(STAMP)
+	$(PY) -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
+	$(PY) tools/mutants.py $(FILE)
+
+# The index of results/, after new runs.
+index: $(STAMP)
+	$(PY) tools/index_results.py
 
 # Run the chapters and store their outputs (for authors).
 chapters: $(STAMP)
 	$(PY) tools/run_chapter.py notebooks/*.ipynb
 
 clean:
-	rm -rf _build build *.egg-info .pytest_cache .ruff_cache
+	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -240,6 +241,7 @@ def test_the_command_writes_whole_files_and_repeats_nothing(tmp_path, capsys):
     assert path.stat().st_mtime_ns == before
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs psutil there")
 def test_peak_memory_is_that_of_the_cell_not_of_the_process_that_asked(tmp_path):
     big = torch.ones(100_000_000)  # 400 MB here
     words = ["--size", "32", "--methods", "pca", "--out", str(tmp_path)]

@@ -13,6 +13,7 @@ from ebmlib import benchmark
 from ebmlib.results_files import write_result
 from ebmlib.sweep import run_cell, sweep
 
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 METHODS = ["brightness", "pca", "contrast"]
 
 
@@ -50,6 +51,7 @@ def test_threads_of_this_machine_give_the_numbers_of_a_serial_run(serial, tmp_pa
     assert found == {name: serial[name] for name in found} and len(found) == 2
 
 
+@posix
 def test_a_dask_cluster_that_loses_a_worker_loses_and_doubles_nothing(serial, tmp_path):
     distributed = pytest.importorskip(
         "distributed", reason="the extra 'cluster' is not installed"
@@ -73,6 +75,7 @@ def test_a_dask_cluster_that_loses_a_worker_loses_and_doubles_nothing(serial, tm
     assert numbers(tmp_path) == serial
 
 
+@posix
 def test_a_cell_ends_when_the_one_that_asked_for_it_is_killed(tmp_path):
     program = (
         "import os, sys\n"
@@ -95,6 +98,7 @@ def test_a_cell_ends_when_the_one_that_asked_for_it_is_killed(tmp_path):
     os.close(blocked), os.close(never_written)
 
 
+@posix
 def test_a_cell_that_is_killed_leaves_no_file_and_says_by_what(tmp_path, monkeypatch):
     (cell, *_) = tiny_cells(tmp_path)
     suicide = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
