@@ -32,7 +32,8 @@ from ebmlib.calibration import conformal_threshold
 from ebmlib.data import Category, load
 from ebmlib.metrics import au_pro, bootstrap_interval, image_auroc, pixel_auroc
 from ebmlib.networks import PatchEnergy
-from ebmlib.recipes import contrast
+from ebmlib.random import seeded
+from ebmlib.recipes import Contrast
 from ebmlib.scoring import (
     MapStandardizer,
     energy_score,
@@ -110,21 +111,20 @@ def trial(normals: Tensor, settings: Settings) -> list[float]:
 
 
 def fit(normals: Tensor, settings: Settings) -> tuple[PatchEnergy, list[float]]:
-    """A small energy by the book's recipe `ebmlib.recipes.contrast`, and its losses.
+    """A small energy by the recipe `ebmlib.recipes.Contrast`, and its losses.
 
     The recipe augments few images; here as many different nuts are drawn as needed.
     """
-    with torch.random.fork_rng(devices=[]):
-        generator = torch.manual_seed(settings.seed)
+    plan = Contrast(settings.steps).plan(normals, True, settings.seed)
+    with seeded(settings.seed):
         energy = PatchEnergy(
             normals.shape[1],
             width=settings.width,
             blocks=settings.blocks,
             coordinates=True,
         )
-        recipe = contrast(normals, True, generator, settings.steps)
-    options = recipe.training | {"augment": None, "seed": settings.seed}
-    log = train(energy, normals, recipe.objective, device="cpu", **options)
+    options = plan.training | {"augment": None, "seed": settings.seed}
+    log = train(energy, normals, plan.objective, device="cpu", **options)
     return energy.eval().requires_grad_(False), log.health["loss"]
 
 
@@ -194,8 +194,8 @@ def map_statistics(
         for kind, maps in maps_at(usual, width).items():
             standardizer = MapStandardizer("global").fit(maps)
             found = result.setdefault(kind, {"mean": [], "std": []})
-            found["mean"].append(float(standardizer.mean))
-            found["std"].append(float(standardizer.std))
+            found["mean"].append(float(standardizer.mean_))
+            found["std"].append(float(standardizer.std_))
             if width == SMOOTHING:
                 z = standardizer(tested[kind]).numpy()
                 found["top"] = float(np.quantile(z, 0.995))

@@ -72,12 +72,7 @@ def options_of(method: str) -> tuple[str, ...]:
     if method not in RECIPES:
         known = (*BASELINES, *RECIPES)
         raise ValueError(f"method must be one of {known}, got {method!r}")
-    recipe = RECIPES[method]
-    if dataclasses.is_dataclass(recipe):
-        return tuple(field.name for field in dataclasses.fields(recipe))
-    names = set(inspect.signature(recipe).parameters)
-    names -= {"images", "aligned", "generator", "width"}
-    return tuple(names - {"steps"} if "weights" in names else names)
+    return tuple(field.name for field in dataclasses.fields(RECIPES[method]))
 
 
 def is_random(method: str) -> bool:
@@ -102,13 +97,10 @@ def new_model(
     own = accepted(method, settings)
     if method in BASELINES:
         return BASELINES[method](**accepted(method, {"seed": seed, **own}))
-    recipe: Any = RECIPES[method]
-    if dataclasses.is_dataclass(recipe):
-        settings = {k: v for k, v in settings.items() if k not in own}
-        recipe = RECIPES[method](**own)
-    else:  # a name stands for the function, and its options are the detector's
-        recipe = method
-    return EnergyDetector(recipe, size, seed=seed, aligned=aligned, **settings)
+    rest = {name: value for name, value in settings.items() if name not in own}
+    return EnergyDetector(
+        RECIPES[method](**own), size, seed=seed, aligned=aligned, **rest
+    )
 
 
 # ------------------------------------------------------------------------ one result
@@ -228,25 +220,12 @@ def evaluate(model: Any, images: Tensor) -> Answer:
     if not isinstance(model, EnergyDetector):
         score, maps = model.anomaly_score(images), model.anomaly_map(images)
         return Answer({"score": score}, maps, {})
-    found = score_all(model, images)
+    found = model.score_all(images)
     scores = {"score": found["scores"][model.score], **found["scores"]}
     parts = {name: found[name] for name in ("gradient", "patches")}
     parts = {name: maps for name, maps in parts.items() if maps is not None}
     scores |= {f"{name}_max": image_score(maps) for name, maps in parts.items()}
     return Answer(scores, found["map"], parts)
-
-
-def score_all(detector: EnergyDetector, images: Tensor) -> dict[str, Any]:
-    """`EnergyDetector.score_all`, put together from the methods that there are."""
-    if hasattr(detector, "score_all"):
-        return detector.score_all(images)
-    patches = hasattr(detector.energy, "energy_map")
-    return {
-        "scores": detector.all_scores(images),
-        "map": detector.anomaly_map(images),
-        "gradient": detector.raw_map(images, "gradient") if patches else None,
-        "patches": detector.raw_map(images, "patches") if patches else None,
-    }
 
 
 def _digits(values: Tensor, digits: int = 6) -> list[float]:

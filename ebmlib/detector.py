@@ -272,27 +272,24 @@ class EnergyDetector(Estimator):
 
         Returns:
             `scores`: every image score of `ebmlib.pipeline.SCORES` by name, `(N,)`;
-            `map`: the standardized map `(N, H, W)`; `raw`: the map of each kind that
-            the energy has, before standardization, `(N, H, W)`, 0 outside a part's
-            frame.
+            `map`: the standardized map `(N, H, W)`; `gradient` and `patches`: these two
+            maps before standardization, 0 outside a part's frame; `patches` is None for
+            an energy without patch energies.
         """
         self.check_fitted()
-        looks, raw = [], []
+        found: dict[str, list[Any]] = {"scores": [], "map": []}
         for batch in self._source(images, self.energy_.channels):
             look = self.pipeline_(batch.images)
-            raw.append(
-                {
-                    kind: self.pipeline_.raw_map(batch.images, kind, look)
-                    for kind in self.pipeline_.kinds()
-                }
-            )
-            looks.append((look.scores, look.maps))
+            found["scores"].append(look.scores)
+            found["map"].append(look.maps)
+            for kind in self.pipeline_.kinds():
+                maps = self.pipeline_.raw_map(batch.images, kind, look)
+                found.setdefault(kind, []).append(maps)
+        scores = found.pop("scores")
         return {
-            "scores": {
-                k: torch.cat([scores[k] for scores, _ in looks]) for k in SCORES
-            },
-            "map": torch.cat([maps for _, maps in looks]),
-            "raw": {k: torch.cat([part[k] for part in raw]) for k in raw[0]},
+            "scores": {k: torch.cat([part[k] for part in scores]) for k in SCORES},
+            "patches": None,
+            **{name: torch.cat(parts) for name, parts in found.items()},
         }
 
     def explain(self, image: Images, patches: int = 3) -> Explanation:

@@ -18,7 +18,6 @@ from ebmlib.energy import build_energy, energy_spec, to_device_of
 from ebmlib.estimator import NotFittedError
 from ebmlib.scoring import (
     IMAGE_SCORES,
-    MAPS,
     Evaluation,
     MapStandardizer,
     evaluate,
@@ -101,8 +100,9 @@ class Pipeline:
         return self._back(raw, look.poses, images, 0.0)
 
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of maps that the energy has."""
-        return MAPS if hasattr(self.energy, "energy_map") else ("gradient",)
+        """The maps of one kind alone that the energy has."""
+        patches = hasattr(self.energy, "energy_map")
+        return ("gradient", "patches") if patches else ("gradient",)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that `restore` needs: tensors by name, and what JSON can hold."""

@@ -44,9 +44,9 @@ item, `(B,)`. Lower is more normal. A **sampler** is a plain function of an ener
 starting point. A **loss** takes an energy and a batch, and returns the loss with its
 health figures. A **score** is higher for what is more anomalous.
 
-Images are float tensors `(B, C, H, W)` with values in [0, 1]. Randomness comes through an
-explicit `torch.Generator`. A wrong argument raises `ValueError` with the value, what was
-expected, and how to repair it.
+Images are float tensors `(B, C, H, W)` with values in [0, 1]. Randomness comes through
+an explicit `torch.Generator`. A wrong argument raises `ValueError` with the value, what
+was expected, and how to repair it.
 
 Names that begin with an underscore, and the answers of the exercises, are left out.
 """

@@ -70,7 +70,7 @@ def threshold_run(fresh: int = 99) -> dict:
     kinds = list(dict.fromkeys(data.kinds))
     return {
         "category": data.name,
-        "model": f"saved_detector({data.name!r}), {detector.steps} steps",
+        "model": f"saved_detector({data.name!r}), {detector.recipe.steps} steps",
         "kinds": kinds,
         "kind": [kinds.index(kind) for kind in data.kinds],
         "scores": scores,

@@ -16,6 +16,7 @@ import torch
 
 from ebmlib.data import Category, load
 from ebmlib.detector import EnergyDetector
+from ebmlib.recipes import Contrast
 
 PICTURE = Path(__file__).resolve().parents[1] / "book" / "assets" / "result.png"
 COLUMNS = ["image", "true mask", "anomaly map"]
@@ -64,7 +65,7 @@ def main() -> None:
     args = parser.parse_args()
     category = load(args.category, size=args.size)
     detector = EnergyDetector(
-        "contrast", args.size, steps=args.steps, aligned=args.aligned, device="cpu"
+        Contrast(args.steps), args.size, aligned=args.aligned, device="cpu"
     )
     detector.fit(category.train)
     maps = detector.anomaly_map(category.test).cpu()

@@ -12,6 +12,7 @@ from ebmbook.saved import FOLDER, SEED, SIZE, STEPS
 from ebmlib.data import load
 from ebmlib.detector import EnergyDetector
 from ebmlib.metrics import au_pro, image_auroc, pixel_auroc
+from ebmlib.recipes import Contrast
 
 CATEGORY = "synthetic/nut"
 
@@ -21,10 +22,8 @@ def main() -> None:
     torch.set_num_threads(1)
     data = load(CATEGORY, size=SIZE)
     # Its energy standardizes every image by itself; the drawn light varies little.
-    options = {"one_exposure": False, "aligned": True, "device": "cpu"}
-    detector = EnergyDetector(
-        "contrast", image_size=SIZE, steps=STEPS, seed=SEED, **options
-    )
+    options = {"normalize_exposure": False, "aligned": True, "device": "cpu"}
+    detector = EnergyDetector(Contrast(STEPS), SIZE, seed=SEED, **options)
     detector.fit(data.train, progress=True)
     path = FOLDER / f"{CATEGORY.replace('/', '_')}.safetensors"
     detector.save(path)

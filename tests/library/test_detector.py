@@ -76,7 +76,7 @@ def test_prediction_is_made_of_the_named_scores_and_the_threshold(detector, norm
     assert torch.equal(everything["map"], found.maps)
     seen = detector.pipeline_.view(normals).images
     plain = gradient_map(detector.energy_, seen, smoothing=detector.pipeline_.smoothing)
-    assert torch.allclose(everything["raw"]["gradient"], plain, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(everything["gradient"], plain, rtol=1e-4, atol=1e-6)
 
 
 def test_batches_do_not_change_the_answer(detector, normals):
