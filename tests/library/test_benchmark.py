@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -418,3 +418,39 @@ def test_help_says_all_that_a_user_needs(capsys):
     for needed in ("mvtec/*", "to resume", "what it does", "--dask", "castings"):
         assert needed in shown
     assert all(f"  {method} " in shown for method in (*benchmark.METHODS, "backbone"))
+
+
+# ------------------------------------------------------------------- recipes as classes
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe with options of its own."""
+
+    steps: int = 3000
+    width: int = 32
+
+
+@dataclass(frozen=True)
+class FromFile:
+    """A recipe that needs a file."""
+
+    weights: str | None = None
+
+
+def test_the_options_of_a_recipe_class_are_its_fields(monkeypatch):
+    recipes = {"trained": Recipe, "read": FromFile}
+    monkeypatch.setattr(benchmark, "RECIPES", recipes)
+    made = lambda *arguments, **options: (*arguments, options)  # noqa: E731
+    monkeypatch.setattr(benchmark, "EnergyDetector", made)
+    assert benchmark.options_of("trained") == ("steps", "width")
+    assert benchmark.is_random("read")
+    settings = {"steps": 7, "weights": "file", "holdout": 0.2}
+    assert benchmark.accepted("trained", settings) == {"steps": 7}
+    assert benchmark.accepted("read", settings) == {"weights": "file"}
+    own = {"steps": 7, "holdout": 0.2}
+    recipe, size, options = benchmark.new_model("trained", 64, 5, "auto", own)
+    assert recipe == Recipe(steps=7) and size == 64
+    assert options == {"seed": 5, "aligned": "auto", "holdout": 0.2}
+    with pytest.raises(ValueError, match="method must be one of"):
+        benchmark.options_of("untrained")
