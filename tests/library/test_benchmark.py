@@ -18,6 +18,7 @@ from ebmlib.data import load, synthetic
 from ebmlib.detector import EnergyDetector
 from ebmlib.metrics import au_pro, image_auroc
 from ebmlib.results_files import file_label, result_path, to_text
+from ebmlib.sweep import Outcome
 from ebmlib.torchvision_import import torchvision_module
 
 FIELDS = {
@@ -217,6 +218,18 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Cells run here, one after the other: quicker than a process for each."""
+
+    def here(cells, **_):
+        for cell in cells:
+            said = benchmark.run_here({**cell, "threads": 1})
+            yield Outcome(Path(cell["path"]).name, said, True)
+
+    monkeypatch.setattr(benchmark, "sweep", here)
+
+
 def own(root: Path, **few) -> Path:
     """A category of one's own in MVTec layout, called felt."""
     few = {"size": 32, "n_train": 8, "n_test": 4, "n_defective": 1} | few
@@ -348,7 +361,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_first_fit(
 
 @pytest.mark.parametrize("gone", ["good", "defects", "defects and masks"])
 def test_test_folders_with_one_class_are_noticed_before_the_first_fit(
-    gone, tmp_path, capsys
+    gone, tmp_path, capsys, in_this_process
 ):
     folder, out = own(tmp_path), tmp_path / "results"
     for path in (folder / "test").iterdir():
@@ -397,7 +410,9 @@ def test_a_star_names_every_category_under_the_root(tmp_path):
         benchmark.expand(["mvtec/*"], str(tmp_path / "notes"))
 
 
-def test_own_images_in_the_same_layout_are_measured_like_any_other(tmp_path, capsys):
+def test_own_images_in_the_same_layout_are_measured_like_any_other(
+    tmp_path, capsys, in_this_process
+):
     root, out = tmp_path / "own", tmp_path / "results"
     own(root)
     words = ["--root", str(root), "--categories", "mvtec/*", "--size", "32"]
