@@ -40,8 +40,8 @@ def main(doc: str, script: str, names: tuple, make: Callable[[str], Category]) -
     for name in getattr(options, script):
         data = make(name)
         for method in options.methods:
-            seeded = benchmark.accepted(method, {"seed": 0})
-            for seed in options.seeds if seeded else options.seeds[:1]:
+            seeds = options.seeds if benchmark.is_random(method) else options.seeds[:1]
+            for seed in seeds:
                 place = (data.name, method, seed, data.train.shape[-1])
                 path = result_path(options.out, *place)
                 if path.exists():

@@ -68,7 +68,7 @@ def _samples(samples_needed) -> str:
     try:
         value = number(samples_needed(5, 0.6, 0.1))
     except (ArithmeticError, TypeError, ValueError):
-        value = None  # the root of a negative number
+        value = math.nan  # the root of a negative number
     if value != math.inf:
         raise Hint(
             "right for tau^2 > 1/2; for a narrower proposal the variance is infinite: "

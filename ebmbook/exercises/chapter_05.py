@@ -19,7 +19,9 @@ def _same(answer: Tensor, wanted: Tensor) -> bool:
 
 def _denoise(denoiser) -> str:
     g = torch.Generator().manual_seed(5)
-    data = GaussianMixtureEnergy([[-2.0, 0.0], [1.0, 1.0]], [0.6, 0.9], [0.7, 0.3])
+    means = torch.tensor([[-2.0, 0.0], [1.0, 1.0]])
+    stds, weights = torch.tensor([0.6, 0.9]), torch.tensor([0.7, 0.3])
+    data = GaussianMixtureEnergy(means, stds, weights)
     for sigma in (0.6, 1.5):
         noisy = data.sample(64, g) + sigma * torch.randn(64, 2, generator=g)
         energy = GaussianMixtureEnergy(

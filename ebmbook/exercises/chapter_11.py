@@ -47,9 +47,9 @@ def _recall(recall_at) -> str:
         )
     coarse, ties = np.round(image), np.round(normal)
     for rate in rates:
-        right = float(_found(coarse[mask], ties, rate).mean())
+        exact = float(_found(coarse[mask], ties, rate).mean())
         value = number(recall_at(coarse, mask, ties, rate))
-        if not math.isclose(value, right, abs_tol=1e-6):
+        if not math.isclose(value, exact, abs_tol=1e-6):
             raise Hint(
                 "right without ties, wrong with them. A pixel that is found at its own "
                 "score flags every normal pixel of that score, so count >=; and a "

@@ -176,7 +176,8 @@ def _with_background(mask: np.ndarray, k: int) -> int:
 def _alone(mask: np.ndarray, k: int) -> int:
     """Regions that would vanish if there were no others."""
     regions, count = ndimage.label(mask, EIGHT)
-    return sum((_share(regions == i, k) < 0.5).all() for i in range(1, count + 1))
+    gone = ((_share(regions == i, k) < 0.5).all() for i in range(1, count + 1))
+    return sum(map(bool, gone))
 
 
 def _small(mask: np.ndarray, k: int) -> int:

@@ -23,6 +23,7 @@ def _ratio(ratio_from_path) -> str:
             trajectory=True,
         )  # fmt: skip
         path = chain.trajectory
+        assert path is not None  # it was asked for
         square = float(path.diff(dim=0).square().mean())
         right = math.sqrt(square / noise**2 - 1)
         value = real_number(

@@ -27,7 +27,9 @@ def _images(images_needed) -> str:
             lambda *case: _smallest(*case) + 1
         ),
         "at most `spare` scores, not exactly `spare`: binom.cdf, not binom.pmf.": (
-            lambda *case: _smallest(*case, chance=binom.pmf)
+            lambda rate, confidence, spare: _smallest(
+                rate, confidence, spare, chance=binom.pmf
+            )
         ),
         "one score too many may lie above the threshold; with spare = 0 it is the "
         "largest score itself.": (

@@ -15,6 +15,7 @@ from ebmbook.results import (
     curve_table,
     gain,
     gains_table,
+    label,
     plot_results,
     read_results,
     recipe_of,
@@ -113,6 +114,16 @@ def test_a_longer_training_has_a_row_of_its_own_and_former_names_say_what_they_a
     assert recipe_of(made("thorough_experts")) == ("experts", 8000)
     assert recipe_of(made(settings={"steps": 7})) == ("contrast", 7)
     assert recipe_of(made("pca")) == ("pca", None)
+
+
+def test_a_row_says_whose_weights_it_had():
+    assert label("backbone", [made(settings={"weights": "random"})]) == (
+        "backbone (random weights)"
+    )
+    run = made("backbone", settings={"weights": "resnet18.pth, sha256 0123456789ab"})
+    name = "backbone (resnet18.pth, sha256 0123456789ab)"
+    assert any(line.startswith(f"| {name} |") for line in results_table([run]))
+    assert label("experts", [made(settings={})]) == "experts"
 
 
 def test_gain_is_the_difference_of_the_library_s_aurocs():

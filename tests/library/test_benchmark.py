@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +17,9 @@ from ebmlib import benchmark
 from ebmlib.data import load, synthetic
 from ebmlib.detector import EnergyDetector
 from ebmlib.metrics import au_pro, image_auroc
-from ebmlib.results_files import result_path, to_text
+from ebmlib.results_files import file_label, result_path, to_text
+from ebmlib.sweep import Outcome
+from ebmlib.torchvision_import import torchvision_module
 
 FIELDS = {
     *("category", "method", "seed", "image_size", "settings", "metrics", "images"),
@@ -127,10 +129,9 @@ def test_a_detector_prepares_the_test_images_once(nut):
     """`evaluate` asks `EnergyDetector.score_all` and nothing else that sees images."""
     model = benchmark.fit("contrast", nut.train, **QUICK)
     expected = benchmark.evaluate(model, nut.test)
-    whole, calls = benchmark.score_all(model, nut.test), []
+    whole, calls = model.score_all(nut.test), []
     model.score_all = lambda images: calls.append(len(images)) or whole
-    for name in ("anomaly_score", "anomaly_map", "all_scores", "raw_map"):
-        setattr(model, name, None)
+    model.anomaly_score = model.anomaly_map = None
     found = benchmark.evaluate(model, nut.test)
     assert calls == [len(nut.test)]
     assert torch.equal(found.scores["score"], expected.scores[model.score])
@@ -204,11 +205,9 @@ def test_a_kept_detector_gives_the_scores_of_its_result(nut, tmp_path):
 
 
 def test_the_caller_may_overrule_the_training_images(nut):
-    for aligned in (True, False):
-        assert benchmark.fit(
-            "contrast", nut.train, aligned=aligned, **QUICK
-        ).aligned is (aligned)
-    assert benchmark.fit("contrast", nut.train, **QUICK).aligned is True
+    for asked, found in ((True, True), (False, False), ("auto", True)):
+        model = benchmark.fit("contrast", nut.train, aligned=asked, **QUICK)
+        assert model.settings()["aligned"] is found
 
 
 # ------------------------------------------------------------------------ many results
@@ -217,6 +216,18 @@ def test_the_caller_may_overrule_the_training_images(nut):
 def files(folder: Path) -> list[Path]:
     """All files below the folder."""
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Cells run here, one after the other: quicker than a process for each."""
+
+    def here(cells, **_):
+        for cell in cells:
+            said = benchmark.run_here({**cell, "threads": 1})
+            yield Outcome(Path(cell["path"]).name, said, True)
+
+    monkeypatch.setattr(benchmark, "sweep", here)
 
 
 def own(root: Path, **few) -> Path:
@@ -293,7 +304,7 @@ def test_a_result_of_other_settings_is_not_taken_for_the_one_asked_for(
 
 def test_two_lengths_of_training_are_two_results(tmp_path):
     words = ["--size", "32", "--seeds", "0", "--out", str(tmp_path), "--steps", "3"]
-    words += ["--methods", "score_matching", "pca"]
+    words += ["--methods", "score_matching", "pca", "--threads", "1"]
     for cell in benchmark.cells(benchmark.parser().parse_args(words), "a test"):
         benchmark.run_here(cell)
     both = {path.name: json.loads(path.read_text()) for path in files(tmp_path)}
@@ -350,7 +361,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_first_fit(
 
 @pytest.mark.parametrize("gone", ["good", "defects", "defects and masks"])
 def test_test_folders_with_one_class_are_noticed_before_the_first_fit(
-    gone, tmp_path, capsys
+    gone, tmp_path, capsys, in_this_process
 ):
     folder, out = own(tmp_path), tmp_path / "results"
     for path in (folder / "test").iterdir():
@@ -399,7 +410,9 @@ def test_a_star_names_every_category_under_the_root(tmp_path):
         benchmark.expand(["mvtec/*"], str(tmp_path / "notes"))
 
 
-def test_own_images_in_the_same_layout_are_measured_like_any_other(tmp_path, capsys):
+def test_own_images_in_the_same_layout_are_measured_like_any_other(
+    tmp_path, capsys, in_this_process
+):
     root, out = tmp_path / "own", tmp_path / "results"
     own(root)
     words = ["--root", str(root), "--categories", "mvtec/*", "--size", "32"]
@@ -418,3 +431,85 @@ def test_help_says_all_that_a_user_needs(capsys):
     for needed in ("mvtec/*", "to resume", "what it does", "--dask", "castings"):
         assert needed in shown
     assert all(f"  {method} " in shown for method in (*benchmark.METHODS, "backbone"))
+
+
+# ------------------------------------------------------------------------ weights
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of ResNet weights that no seed of the library gives."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(123)
+        made = torchvision_module("models", "a test").resnet18(weights=None)
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(made.state_dict(), path)
+    return path
+
+
+def test_results_name_the_file_and_its_hash_and_not_where_it_lay(
+    weights, tmp_path, capsys
+):
+    own(tmp_path)
+    out = tmp_path / "results"
+    words = ["--methods", "backbone", "--size", "32", "--seeds", "0", "--threads", "1"]
+    words += ["--root", str(tmp_path), "--categories", "mvtec/felt"]
+    words += ["--out", str(out)]
+    asked = benchmark.parser().parse_args([*words, "--weights", str(weights)])
+    (cell,) = benchmark.cells(asked, "a test")
+    benchmark.run_here(cell)
+    (path,) = files(out)
+    result, name = json.loads(path.read_text()), file_label(weights)
+    assert result["settings"]["weights"] == result["options"]["weights"] == name
+    assert str(weights.parent) not in path.read_text()
+    assert benchmark.main([*words, "--weights", str(weights)]) == 0  # already there
+    said = refusal(words, capsys)  # other weights
+    assert f"was made with {{'weights': '{name}'}}, not with {{}}" in said
+
+
+def test_weights_that_no_method_asks_for_and_missing_ones_are_refused(
+    weights, tmp_path, capsys
+):
+    words = ["--out", str(tmp_path / "none"), "--weights"]
+    said = refusal([*words, str(weights), "--methods", "pca"], capsys)
+    assert "--weights is for --methods backbone" in said
+    said = refusal([*words, str(tmp_path / "no"), "--methods", "backbone"], capsys)
+    assert "no weights file at" in said
+    assert not (tmp_path / "none").exists()
+    assert "backbone" not in benchmark.METHODS  # it needs a file from elsewhere
+
+
+# ------------------------------------------------------------------- recipes as classes
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe with options of its own."""
+
+    steps: int = 3000
+    width: int = 32
+
+
+@dataclass(frozen=True)
+class FromFile:
+    """A recipe that needs a file."""
+
+    weights: str | None = None
+
+
+def test_the_options_of_a_recipe_class_are_its_fields(monkeypatch):
+    recipes = {"trained": Recipe, "read": FromFile}
+    monkeypatch.setattr(benchmark, "RECIPES", recipes)
+    made = lambda *arguments, **options: (*arguments, options)  # noqa: E731
+    monkeypatch.setattr(benchmark, "EnergyDetector", made)
+    assert benchmark.options_of("trained") == ("steps", "width")
+    assert benchmark.is_random("read")
+    settings = {"steps": 7, "weights": "file", "holdout": 0.2}
+    assert benchmark.accepted("trained", settings) == {"steps": 7}
+    assert benchmark.accepted("read", settings) == {"weights": "file"}
+    own = {"steps": 7, "holdout": 0.2}
+    recipe, size, options = benchmark.new_model("trained", 64, 5, "auto", own)
+    assert recipe == Recipe(steps=7) and size == 64
+    assert options == {"seed": 5, "aligned": "auto", "holdout": 0.2}
+    with pytest.raises(ValueError, match="method must be one of"):
+        benchmark.options_of("untrained")

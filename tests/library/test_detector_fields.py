@@ -1,15 +1,11 @@
 """Facts about the detector on energies in closed form, `experts` and `backbone`."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from ebmbook.results import label, results_table
-from ebmlib import benchmark
 from ebmlib.backbone import load_weights, weights_label
-from ebmlib.data import load, synthetic
+from ebmlib.data import load
 from ebmlib.detector import EnergyDetector
 from ebmlib.products import ProductOfExperts
 from ebmlib.torchvision_import import torchvision_module
@@ -111,53 +107,3 @@ def test_the_weights_decide_the_scores_and_the_seed_of_the_fit_does_not(files, n
 def test_the_other_methods_learn_their_own_weights(files):
     with pytest.raises(ValueError, match='weights are for method="backbone", got'):
         EnergyDetector("experts", weights=files["pth"])
-
-
-def test_results_name_the_file_and_its_hash_and_not_where_it_lay(
-    files, tmp_path, capsys
-):
-    few = {"size": 32, "n_train": 8, "n_test": 4, "n_defective": 1}
-    synthetic.write(tmp_path, "weave", **few).rename(tmp_path / "felt")
-    words = ["--methods", "backbone", "--weights", str(files["pth"]), "--size", "32"]
-    words += ["--root", str(tmp_path), "--categories", "mvtec/felt", "--seeds", "0"]
-    words += ["--out", str(tmp_path / "results")]
-    assert benchmark.main(words) == 0
-    (path,) = (tmp_path / "results").iterdir()
-    text = path.read_text()
-    result, name = json.loads(text), weights_label(files["pth"])
-    assert result["settings"]["weights"] == name and name.startswith("resnet18.pth, s")
-    assert str(files["pth"].parent) not in text
-    assert label("backbone", [result]) == f"backbone ({name})"
-    assert any(f"| backbone ({name}) |" in row for row in results_table([result]))
-    assert benchmark.main(words) == 0  # already there
-    at = words.index("--weights")
-    with pytest.raises(SystemExit):  # other weights
-        benchmark.main(words[:at] + words[at + 2 :])
-    assert f"was made with {{'weights': '{name}'}}, not" in capsys.readouterr().err
-
-
-def test_rows_of_random_weights_say_so():
-    result = {"settings": {"weights": "random"}}
-    assert label("backbone", [result]) == "backbone (random weights)"
-    assert label("experts", [{"settings": {}}]) == "experts"
-
-
-def test_weights_that_no_method_asks_for_and_missing_ones_are_refused(
-    files, tmp_path, capsys
-):
-    words = ["--out", str(tmp_path / "none"), "--weights"]
-    with pytest.raises(SystemExit):
-        benchmark.main([*words, str(files["pth"]), "--methods", "pca"])
-    assert "--weights is for --methods backbone" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        benchmark.main([*words, str(tmp_path / "no.pth"), "--methods", "backbone"])
-    assert "no weights file at" in capsys.readouterr().err
-    assert not (tmp_path / "none").exists()
-
-
-def test_a_sweep_gives_weights_to_the_method_that_has_them_and_steps_to_the_others():
-    settings = {"steps": 3, "weights": "file"}
-    assert benchmark.accepted("backbone", settings) == {"weights": "file"}
-    assert benchmark.accepted("experts", settings) == {"steps": 3}
-    assert benchmark.accepted("pca", settings) == {}
-    assert "backbone" not in benchmark.METHODS  # it needs a file from elsewhere
