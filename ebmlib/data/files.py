@@ -238,12 +238,12 @@ def decode(
     Raises:
         ImageError: As `read_image`.
     """
-    unread = isinstance(source, TiffImagePlugin.TiffImageFile) and source.tile
-    if isinstance(source, Image.Image) and not (unread and source.filename):
-        _check_kind(source, name)
-        return _pixels(source, bits, name)
-    if isinstance(source, Image.Image):  # _opened says why Pillow may not load it
-        source = Path(os.fsdecode(source.filename))
+    if isinstance(source, Image.Image):
+        file = _unread_tiff(source)
+        if file is None:
+            _check_kind(source, name)
+            return _pixels(source, bits, name)
+        source = file
     with _opened(source) as image:
         if image.format != "PNG":
             return _pixels(image, bits, source)
@@ -253,6 +253,13 @@ def decode(
             raise _damaged(source, error) from None
     with _opened(source) as image:
         return _pixels(image, bits, source)
+
+
+def _unread_tiff(image: Image.Image) -> Path | None:
+    """The file of a TIFF that is not loaded yet; `_opened` says why Pillow may not."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
+        return Path(os.fsdecode(image.filename)) if image.filename else None
+    return None
 
 
 @contextlib.contextmanager
