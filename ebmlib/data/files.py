@@ -33,6 +33,7 @@ from ebmlib.data.resizing import (
     Size,
     check_size,
     describe_vanished,
+    is_whole,
     resize_mask,
     resize_planes,
 )
@@ -238,12 +239,12 @@ def decode(
     Raises:
         ImageError: As `read_image`.
     """
-    unread = isinstance(source, TiffImagePlugin.TiffImageFile) and source.tile
-    if isinstance(source, Image.Image) and not (unread and source.filename):
-        _check_kind(source, name)
-        return _pixels(source, bits, name)
-    if isinstance(source, Image.Image):  # _opened says why Pillow may not load it
-        source = Path(os.fsdecode(source.filename))
+    if isinstance(source, Image.Image):
+        file = _unread_tiff(source)
+        if file is None:
+            _check_kind(source, name)
+            return _pixels(source, bits, name)
+        source = file
     with _opened(source) as image:
         if image.format != "PNG":
             return _pixels(image, bits, source)
@@ -253,6 +254,13 @@ def decode(
             raise _damaged(source, error) from None
     with _opened(source) as image:
         return _pixels(image, bits, source)
+
+
+def _unread_tiff(image: Image.Image) -> Path | None:
+    """The file of a TIFF that is not loaded yet; `_opened` says why Pillow may not."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
+        return Path(os.fsdecode(image.filename)) if image.filename else None
+    return None
 
 
 @contextlib.contextmanager
@@ -351,7 +359,7 @@ def _check_sixteen_bits(image: Image.Image, name: object) -> None:
 
 def _damaged(name: object, error: Exception) -> ImageError:
     return ImageError(
-        f"{name}: damaged or truncated ({error or type(error).__name__}); copy it again"
+        f"{name}: damaged or truncated ({str(error) or type(error).__name__}); copy it again"
     )
 
 
@@ -447,8 +455,7 @@ def check_bits(bits: int | None) -> None:
     """ValueError unless `bits` is None or a whole number from 8 to 16."""
     if bits is None:
         return
-    whole = isinstance(bits, (int, np.integer)) and not isinstance(bits, bool)
-    if not whole or not 8 <= bits <= 16:
+    if not is_whole(bits) or not 8 <= bits <= 16:
         raise ValueError(
             "bits must be a whole number from 8 to 16 (12 for a 12-bit camera) or "
             f"None; got {bits!r}"
