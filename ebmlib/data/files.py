@@ -33,6 +33,7 @@ from ebmlib.data.resizing import (
     Size,
     check_size,
     describe_vanished,
+    is_whole,
     resize_mask,
     resize_planes,
 )
@@ -357,9 +358,8 @@ def _check_sixteen_bits(image: Image.Image, name: object) -> None:
 
 
 def _damaged(name: object, error: Exception) -> ImageError:
-    return ImageError(
-        f"{name}: damaged or truncated ({error or type(error).__name__}); copy it again"
-    )
+    reason = str(error) or type(error).__name__
+    return ImageError(f"{name}: damaged or truncated ({reason}); copy it again")
 
 
 def _too_large(path: Path) -> ImageError:
@@ -454,8 +454,7 @@ def check_bits(bits: int | None) -> None:
     """ValueError unless `bits` is None or a whole number from 8 to 16."""
     if bits is None:
         return
-    whole = isinstance(bits, (int, np.integer)) and not isinstance(bits, bool)
-    if not whole or not 8 <= bits <= 16:
+    if not is_whole(bits) or not 8 <= bits <= 16:
         raise ValueError(
             "bits must be a whole number from 8 to 16 (12 for a 12-bit camera) or "
             f"None; got {bits!r}"

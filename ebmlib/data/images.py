@@ -41,7 +41,7 @@ from ebmlib.data.files import (
     stored_channels,
     to_tensor,
 )
-from ebmlib.data.resizing import Size, check_size
+from ebmlib.data.resizing import Size, check_size, is_whole
 from ebmlib.data.threads import ordered_map
 
 __all__ = [
@@ -135,8 +135,7 @@ class ImageStream:
         on_error: str = "raise",
         batch_size: int = 32,
     ) -> None:
-        whole = isinstance(batch_size, (int, np.integer))
-        if not whole or isinstance(batch_size, bool) or batch_size < 1:
+        if not is_whole(batch_size) or batch_size < 1:
             raise ValueError(
                 f"batch_size must be a positive integer; got {batch_size!r}"
             )

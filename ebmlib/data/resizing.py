@@ -15,13 +15,15 @@ import scipy.sparse
 Size = int | tuple[int, int]
 
 
+def is_whole(value: object) -> bool:
+    """Whether a value is an integer of Python or NumPy; True and False are not."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def check_size(size: Size) -> tuple[int, int]:
     """(height, width) from a side or a pair; ValueError for anything else."""
     pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(pair) != 2 or not all(
-        isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side > 0
-        for side in pair
-    ):
+    if len(pair) != 2 or not all(is_whole(side) and side > 0 for side in pair):
         raise ValueError(
             "size must be a positive whole number of pixels, the side of a square, or "
             f"(height, width); got {size!r}"
