@@ -358,9 +358,8 @@ def _check_sixteen_bits(image: Image.Image, name: object) -> None:
 
 
 def _damaged(name: object, error: Exception) -> ImageError:
-    return ImageError(
-        f"{name}: damaged or truncated ({str(error) or type(error).__name__}); copy it again"
-    )
+    reason = str(error) or type(error).__name__
+    return ImageError(f"{name}: damaged or truncated ({reason}); copy it again")
 
 
 def _too_large(path: Path) -> ImageError:
