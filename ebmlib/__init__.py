@@ -9,6 +9,7 @@ costs nothing. Everything else is imported from where it lies, for example
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from ebmlib.training import train as train
 
 __version__ = "0.1.0"
+
+# Silent unless the program that imports the library sets up logging.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _WHERE = {
     "Backbone": "recipes",

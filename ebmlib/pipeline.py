@@ -131,7 +131,7 @@ class Pipeline:
         statistics = MapStandardizer(header["standardize"], smoothing=smoothing)
         statistics.mean_, statistics.std_ = tensors["map.mean"], tensors["map.std"]
         return cls(
-            View.load(header["view"], _part(tensors, "view.")),
+            View.from_state(header["view"], _part(tensors, "view.")),
             energy.to(device).eval().requires_grad_(False),
             header["map"],
             smoothing,
