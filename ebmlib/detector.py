@@ -195,7 +195,7 @@ class EnergyDetector(Estimator):
         seen = torch.cat([view(x.to(device)).images for x in fitted.split(AT_ONCE)])
         del fitted
         plan = recipe.plan(seen, bool(view.aligned_), self.seed)
-        energy, run = plan.energy.to(device), None
+        energy, run = plan.energy.to(device, torch.float32), None
         if plan.objective is not None:
             options = {**plan.training, "seed": self.seed, "device": device, **training}
             run = train(energy, seen, plan.objective, **options)

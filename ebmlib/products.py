@@ -133,10 +133,18 @@ class ProductOfExperts(nn.Module):
             "weights": self.weights,
         }
 
+    def terms(self, x: Tensor) -> dict[str, Tensor]:
+        """The two terms of `energy_map` by name, which add up to it: (B, h, w) each."""
+        a, b = self.weights
+        return {
+            "network": a * self.network.energy_map(x),
+            "gaussians": b * self.gaussians.energy_map(x),
+        }
+
     def energy_map(self, x: Tensor) -> Tensor:
         """The weighted sum a e_p + b g_p: (B, C, H, W) -> (B, h, w)."""
-        a, b = self.weights
-        return a * self.network.energy_map(x) + b * self.field.energy_map(x)
+        terms = self.terms(x)
+        return terms["network"] + terms["gaussians"]
 
     def forward(self, x: Tensor) -> Tensor:
         """The energy of each image, the sum of its map: (B, C, H, W) -> (B,)."""
