@@ -138,13 +138,13 @@ class ProductOfExperts(nn.Module):
         a, b = self.weights
         return {
             "network": a * self.network.energy_map(x),
-            "gaussians": b * self.gaussians.energy_map(x),
+            "field": b * self.field.energy_map(x),
         }
 
     def energy_map(self, x: Tensor) -> Tensor:
         """The weighted sum a e_p + b g_p: (B, C, H, W) -> (B, h, w)."""
         terms = self.terms(x)
-        return terms["network"] + terms["gaussians"]
+        return terms["network"] + terms["field"]
 
     def forward(self, x: Tensor) -> Tensor:
         """The energy of each image, the sum of its map: (B, C, H, W) -> (B,)."""
