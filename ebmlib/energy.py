@@ -4,6 +4,13 @@ An energy is any callable that maps a batch `(B, *shape)` to one number per item
 `(B,)`; it defines the density p(x) = exp(-E(x)) / Z, so *lower is more normal*.
 `input_gradient` is dE/dx: the force of a sampler up to its sign, and the localization
 map before any processing.
+
+Two rules hold for every function of the library that takes an energy and images:
+
+- The images are moved to the energy's device, that of its first parameter or buffer.
+- Energies and gradients are computed in the precision of x, also inside a surrounding
+  `torch.autocast`, so that a threshold does not depend on where it is computed. Only
+  `create_graph=True`, which is for training, leaves autocast as it finds it.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +23,8 @@ from torch import Tensor, nn
 
 Energy = Callable[[Tensor], Tensor]  # (B, *shape) -> (B,)
 Kind = TypeVar("Kind", bound=type[nn.Module])
-_kinds: dict[str, type[nn.Module]] = {}
+
+_kinds: dict[str, type[nn.Module]] = {}  # what `register_energy` has seen, by name
 
 
 class HasEnergyMap(Protocol):
@@ -33,14 +41,14 @@ def input_gradient(energy: Energy, x: Tensor, *, create_graph: bool = False) -> 
     and `torch.inference_mode()`.
 
     Args:
-        energy: any energy; a module is evaluated in eval mode, then put back.
+        energy: any energy; a module is evaluated in eval mode, then restored.
         x: (B, *shape), floating point and finite.
         create_graph: keep the graph, so that a loss made of the gradient can be
             differentiated with respect to the parameters (score matching). The
             module's mode and flags are then left alone.
 
     Returns:
-        (B, *shape); detached unless create_graph.
+        (B, *shape) on the energy's device; detached unless create_graph.
 
     Raises:
         TypeError: x is not a floating-point tensor.
@@ -56,8 +64,23 @@ def input_gradient(energy: Energy, x: Tensor, *, create_graph: bool = False) -> 
 def value_and_gradient(
     energy: Energy, x: Tensor, *, create_graph: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """E(x) and dE/dx, ((B,), (B, *shape)), by one forward and one backward pass."""
-    _check_input(x)
+    """E(x) and dE/dx, ((B,), (B, *shape)), by one forward and one backward pass.
+
+    As `input_gradient`, but the module's mode and flags are left alone.
+    """
+    check_input(x)
+    x = to_device_of(energy, x)
+    with nullcontext() if create_graph else full_precision(x.device):
+        return differentiate(energy, x, create_graph=create_graph)
+
+
+def differentiate(
+    energy: Energy, x: Tensor, *, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`value_and_gradient` for loops that have checked and moved x before.
+
+    x is taken as it is, and a surrounding `torch.autocast` applies.
+    """
     with torch.inference_mode(False), torch.enable_grad():
         if not create_graph or not x.requires_grad:
             # A fresh leaf. An inference tensor must be copied to become one.
@@ -80,8 +103,9 @@ def energies(energy: Energy, images: Tensor, batch_size: int = 64) -> Tensor:
     """E of many images, `batch_size` at a time and without gradients: -> (N,).
 
     Args:
-        energy: any energy; a module is evaluated in eval mode, then put back.
-        images: (N, *shape), floating point.
+        energy: any energy; a module is evaluated in eval mode, then restored.
+        images: (N, *shape), floating point; each batch is moved to the energy's
+            device, where the result stays.
         batch_size: how many at once; bounds the memory, not the result.
 
     Raises:
@@ -89,84 +113,65 @@ def energies(energy: Energy, images: Tensor, batch_size: int = 64) -> Tensor:
         ValueError: images is empty or not finite, or the energy's shape is wrong.
     """
     check_positive(batch_size=batch_size)
-    _check_input(images)
-    with frozen(energy), torch.no_grad():
-        batches = (on_device_of(energy, x) for x in images.split(batch_size))
-        parts = [check_energy(energy(x), len(x)) for x in batches]
-    return torch.cat(parts)
+    check_input(images)
+    device = device_of(energy) or images.device
+    with frozen(energy), torch.no_grad(), full_precision(device):
+        batches = (x.to(device) for x in images.split(batch_size))
+        return torch.cat([check_energy(energy(x), len(x)) for x in batches])
 
 
 def energy_maps(energy: HasEnergyMap, images: Tensor, batch_size: int = 32) -> Tensor:
     """Patch energies of many images, as `energies` takes E: -> (N, h, w), on the CPU.
 
     energy: anything with `energy_map`. batch_size bounds the memory, not the result.
+    Arguments and errors are those of `energies`.
     """
     check_positive(batch_size=batch_size)
-    with torch.no_grad():
-        batches = (on_device_of(energy, x) for x in images.split(batch_size))
+    check_input(images)
+    device = device_of(energy) or images.device
+    with frozen(energy), torch.no_grad(), full_precision(device):
+        batches = (x.to(device) for x in images.split(batch_size))
         return torch.cat([energy.energy_map(x).cpu() for x in batches])
 
 
-def on_device_of(energy: Energy, x: Tensor) -> Tensor:
-    """`x` where the energy's parameters or buffers lie; as it is without any."""
-    if isinstance(energy, nn.Module):
-        for p in chain(energy.parameters(), energy.buffers()):
-            return x.to(p.device)
-    return x
+def device_of(energy: object) -> torch.device | None:
+    """The device of a module's first parameter or buffer; None if there is neither.
 
-
-def device_of(energy: Any) -> torch.device | None:
-    """Where the parameters or buffers of a module lie; None without any."""
+    A plain callable has no device: it computes where its input lies.
+    """
     if isinstance(energy, nn.Module):
-        for p in chain(energy.parameters(), energy.buffers()):
-            return p.device
+        for tensor in chain(energy.parameters(), energy.buffers()):
+            return tensor.device
     return None
+
+
+def to_device_of(energy: object, x: Tensor) -> Tensor:
+    """`x` on the energy's device; as it is if the energy has none."""
+    return x.to(device_of(energy) or x.device)
+
+
+on_device_of = to_device_of  # the former name
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """A context in which a surrounding `torch.autocast` has no effect on `device`."""
-    kind = device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.autocast(kind, enabled=False)
+    if autocast_is_on(device):
+        return torch.autocast(device.type, enabled=False)
     return nullcontext()
 
 
-def register_energy(kind: Kind) -> Kind:
-    """Decorator: `build_energy` can make this class from its `config()`."""
-    _kinds[kind.__name__] = kind
-    return kind
-
-
-def energy_spec(energy: Any) -> dict[str, Any]:
-    """{"name": ..., "config": ...} of a module of a registered class."""
-    return {"name": type(energy).__name__, "config": energy.config()}
-
-
-def build_energy(name: str, config: dict[str, Any]) -> nn.Module:
-    """A module of a registered class from its name and `config()`; nested specs too.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    if name not in _kinds:
-        raise ValueError(f"unknown energy {name!r}, expected one of {sorted(_kinds)}")
-    spec = {"name", "config"}
-    return _kinds[name](
-        **{
-            key: build_energy(**value)
-            if isinstance(value, dict) and set(value) == spec
-            else value
-            for key, value in config.items()
-        }
-    )
+def autocast_is_on(device: torch.device) -> bool:
+    """Whether operations on `device` run in reduced precision at this place."""
+    kind = device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 @contextmanager
-def frozen(energy: Energy) -> Iterator[None]:
+def frozen(energy: object) -> Iterator[None]:
     """Inside, a module is in eval mode and its parameters take no gradient.
 
-    Mode and flags are put back at the end, whatever happens in between (Ctrl-C
-    included). An energy that is not a module passes through.
+    Mode and flags are restored at the end, whatever happens in between (Ctrl-C
+    included). Nothing is done to an energy that is not a module.
     """
     if not isinstance(energy, nn.Module):
         yield
@@ -183,6 +188,74 @@ def frozen(energy: Energy) -> Iterator[None]:
             p.requires_grad_(True)
         for module, mode in modes:
             module.training = mode
+
+
+def register_energy(kind: Kind) -> Kind:
+    """The class itself, which `build_energy` knows from now on by its name.
+
+    A class decorator for energies, and for modules that an energy is made of, such as
+    feature maps. The class has a method `config()` with the constructor's arguments as
+    JSON can hold them; a module among them is given as its `energy_spec`.
+
+    Raises:
+        TypeError: the class has no `config`.
+        ValueError: another class of this name is registered.
+    """
+    if not callable(getattr(kind, "config", None)):
+        raise TypeError(f"{kind.__name__} needs a method config(), see ConvEnergy")
+    known = _kinds.get(kind.__name__, kind)
+    # A notebook cell that is run again defines the same class again.
+    if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
+        raise ValueError(
+            f"{known.__module__} has registered the name {kind.__name__!r} already; "
+            f"rename the class of {kind.__module__}"
+        )
+    _kinds[kind.__name__] = kind
+    return kind
+
+
+def energy_spec(energy: Any) -> dict[str, Any]:
+    """{"name": ..., "config": ...}, from which `build_energy` makes a twin.
+
+    The twin has the same shape; its numbers come from the `state_dict`.
+
+    Raises:
+        ValueError: the class of the energy is not registered.
+    """
+    kind = type(energy)
+    if _kinds.get(kind.__name__) is not kind:
+        raise ValueError(
+            f"{kind.__name__} cannot be described: decorate the class with "
+            "@register_energy and give it a method config()"
+        )
+    return {"name": kind.__name__, "config": energy.config()}
+
+
+def build_energy(name: str, config: dict[str, Any]) -> nn.Module:
+    """A new module of a registered class, from the parts of its `energy_spec`.
+
+    Values of `config` that are specs themselves are built first.
+
+    Raises:
+        ValueError: an unknown name, or a config that the class does not take.
+    """
+    if name not in _kinds:
+        raise ValueError(
+            f"unknown energy {name!r}; known are {', '.join(sorted(_kinds))}. An "
+            "energy of your own needs @register_energy and its module imported."
+        )
+    arguments = {
+        key: build_energy(**value) if _is_spec(value) else value
+        for key, value in config.items()
+    }
+    try:
+        return _kinds[name](**arguments)
+    except TypeError as error:
+        raise ValueError(f"{name} does not take {config}: {error}") from error
+
+
+def _is_spec(value: object) -> bool:
+    return isinstance(value, dict) and set(value) == {"name", "config"}
 
 
 def check_energy(value: Tensor, batch: int) -> Tensor:
@@ -205,15 +278,22 @@ def check_positive(**numbers: int) -> None:
             raise ValueError(f"{name} must be a whole number >= 1; got {number!r}")
 
 
-def _check_input(x: Tensor) -> None:
+def check_input(x: Tensor) -> None:
+    """Refuse what is not a finite floating-point batch (B, *shape) with B >= 1."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(
             f"x must be a floating-point tensor; got {got}. "
             "Images of uint8 become floats in [0, 1] by x.float() / 255."
         )
-    if x.ndim < 2 or len(x) == 0:
+    if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"x must be a batch (B, *shape), B >= 1; got {tuple(x.shape)}")
-    if not torch.isfinite(x).all():
+    if not all_finite(x):
         bad = int((~torch.isfinite(x)).sum())
         raise ValueError(f"x has {bad} values that are NaN or infinite")
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether no value of x is NaN or infinite, in one pass and without a copy."""
+    low, high = torch.aminmax(x.detach())  # both are NaN if a value is
+    return bool(torch.isfinite(torch.maximum(high, -low)))

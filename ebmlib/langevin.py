@@ -2,13 +2,27 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ebmlib.energy import Energy, energies, frozen, value_and_gradient
+from ebmlib.energy import (
+    Energy,
+    all_finite,
+    check_energy,
+    check_input,
+    check_positive,
+    differentiate,
+    frozen,
+    full_precision,
+    to_device_of,
+)
+from ebmlib.random import check_generator, randn
+
+READ_EVERY = 10  # steps between two readings of the vital signs on an accelerator
 
 
 class ChainDiverged(RuntimeError):  # noqa: N818
@@ -47,7 +61,7 @@ class Chain:
     """What `langevin` returns.
 
     Attributes:
-        x: the final positions, (B, *shape), detached.
+        x: the final positions, (B, *shape), detached, on the energy's device.
         health: the vital signs.
         trajectory: (T + 1, B, *shape), the start included, or None.
     """
@@ -55,6 +69,21 @@ class Chain:
     x: Tensor
     health: ChainHealth
     trajectory: Tensor | None = None
+
+
+def langevin_step(
+    x: Tensor,
+    gradient: Tensor,
+    step_size: float,
+    noise: float,
+    generator: torch.Generator | None,
+    bounds: tuple[float, float] | None = None,
+) -> Tensor:
+    """The next x: x - step_size * gradient + noise * N(0, I), clamped to bounds."""
+    x = x - step_size * gradient
+    if noise > 0:
+        x += noise * randn(x.shape, generator, like=x)
+    return x if bounds is None else x.clamp_(*bounds)
 
 
 def langevin(
@@ -87,8 +116,8 @@ def langevin(
 
     Args:
         energy: any energy. A module runs in eval mode, its parameters receive no
-            gradient, and flags and mode are put back, after an interrupt as well.
-        x: starting points (B, *shape); left unchanged.
+            gradient, and flags and mode are restored, after an interrupt as well.
+        x: starting points (B, *shape), moved to the energy's device; left unchanged.
         steps: number of steps T.
         step_size: the step. Give exactly one of step_size and snr.
         snr: signal-to-noise ratio step_size * rms(gradient) / noise, from which the
@@ -97,7 +126,8 @@ def langevin(
         noise: standard deviation of the noise; None means sqrt(2 step_size).
         clip_grad: c clamps each entry of the gradient to [-c, c].
         bounds: (low, high) clamps x after each step.
-        generator: the source of the noise; required unless noise=0.
+        generator: the source of the noise; required unless noise=0. A CPU generator
+            gives the same noise on every device, one of the energy's device is faster.
         autocast: compute energy and gradient in bfloat16. Faster only where the
             hardware multiplies bfloat16; many times slower on a CPU that does not.
         trajectory: keep all positions (memory: T + 1 times x).
@@ -106,72 +136,129 @@ def langevin(
 
     Raises:
         ValueError: an option is out of range, or the energy has the wrong shape.
-        ChainDiverged: a NaN or an infinity; nothing is clamped away or hidden.
+        ChainDiverged: a NaN, an infinity or a gradient whose square overflows, with
+            the first step that has one; nothing is clamped away or hidden. Without a
+            callback, an accelerator finds it up to READ_EVERY steps later.
     """
     _check_options(steps, step_size, snr, noise, clip_grad, bounds, generator)
-    x = x.detach()
+    check_input(x)
+    x = to_device_of(energy, x.detach())
     path = [x]
-    drift, clipped = 0.0, 0.0
-    precision = torch.autocast(x.device.type, torch.bfloat16, enabled=autocast)
-    with frozen(energy), torch.no_grad(), precision:
+    often = x.device.type == "cpu" or callback is not None
+    vitals = _VitalSigns(read_every=1 if often else READ_EVERY)
+    with frozen(energy), torch.no_grad(), _precision(x.device, autocast):
         for t in range(steps):
-            value, gradient = value_and_gradient(energy, x)
-            _check_finite(t, energy=value, gradient=gradient)
+            value, gradient = differentiate(energy, x)
+            clipping: list[Tensor] = []
             if clip_grad is not None:
-                clipped += (gradient.abs() > clip_grad).float().mean()
-                gradient = gradient.clamp(-clip_grad, clip_grad)
+                gradient, clipping = _clip(gradient, clip_grad)
             rms = gradient.square().mean().sqrt()
-            if t == 0:
-                start = value
-                step_size, noise = _scale(float(rms), step_size, snr, noise)
+            vitals.note(value.mean(), rms, *clipping)
+            if step_size is None or noise is None:
+                step_size, noise = _scale(rms, step_size, snr, noise)
             if callback is not None:
                 moment = {"x": x, "energy": value, "gradient": gradient}
                 callback(t, moment | {"step_size": step_size, "noise": noise})
-
-            x = x - step_size * gradient
-            if noise > 0:
-                x = x + noise * _randn_like(x, generator)
-            if bounds is not None:
-                x = x.clamp(*bounds)
-
-            drift += step_size * rms
-            _check_finite(t, x=x)
+            x = langevin_step(x, gradient, step_size, noise, generator, bounds)
             if trajectory:
                 path.append(x)
-        end = energies(energy, x, batch_size=len(x))
+        vitals.read()
+        if not all_finite(x):
+            raise _diverged(steps - 1, "x")
+        end = check_energy(energy(x), len(x))
+    assert step_size is not None and noise is not None  # set in the first step
+    health = _health(vitals.rows, x, end, bounds, step_size, noise)
+    return Chain(x, health, torch.stack(path) if trajectory else None)
 
-    health = ChainHealth(
-        drift_to_noise=float(drift) / (steps * noise) if noise > 0 else math.inf,
-        clip_fraction=float(clipped) / steps,
+
+class _VitalSigns:
+    """The figures of each step, which are read every `read_every` steps.
+
+    Reading a number from an accelerator waits for all work that is queued there. No
+    divergence is missed in between, as a NaN in x stays.
+    """
+
+    def __init__(self, read_every: int):
+        self.read_every = read_every
+        self.noted: list[tuple[Tensor, ...]] = []
+        self.rows: list[list[float]] = []  # mean energy, rms gradient, those of _clip
+
+    def note(self, *figures: Tensor) -> None:
+        """Keep the figures of a step, each without dimensions."""
+        self.noted.append(figures)
+        if len(self.noted) == self.read_every:
+            self.read()
+
+    def read(self) -> None:
+        """Append what was noted to `rows`.
+
+        Raises:
+            ChainDiverged: a figure is not finite; for the first such step.
+        """
+        if not self.noted:
+            return
+        figures = torch.stack([figure for row in self.noted for figure in row])
+        for row in figures.view(len(self.noted), -1).tolist():
+            if not all(map(math.isfinite, row)):
+                name = "the gradient" if math.isfinite(row[0]) else "the energy"
+                raise _diverged(len(self.rows), name)
+            self.rows.append(row)
+        self.noted = []
+
+
+def _clip(gradient: Tensor, limit: float) -> tuple[Tensor, list[Tensor]]:
+    """The clipped gradient, and two figures: the share that was cut, and the largest.
+
+    The largest absolute value, without which clipping would hide an infinity.
+    """
+    clipped = gradient.clamp(-limit, limit)
+    low, high = gradient.aminmax()
+    share = (clipped != gradient).sum() / gradient.numel()
+    return clipped, [share, torch.maximum(high, -low)]
+
+
+def _health(
+    rows: list[list[float]],
+    x: Tensor,
+    end: Tensor,
+    bounds: tuple[float, float] | None,
+    step_size: float,
+    noise: float,
+) -> ChainHealth:
+    """The vital signs, from the figures of the steps and the end of the chains."""
+    drift = step_size * sum(row[1] for row in rows) / len(rows)
+    return ChainHealth(
+        drift_to_noise=drift / noise if noise > 0 else math.inf,
+        clip_fraction=sum(sum(row[2:3]) for row in rows) / len(rows),
         saturated=_saturated(x, bounds),
-        energy_start=float(start.mean()),
+        energy_start=rows[0][0],
         energy_end=float(end.mean()),
         spread=_spread(x),
         step_size=step_size,
         noise=noise,
     )
-    return Chain(x, health, torch.stack(path) if trajectory else None)
+
+
+def _precision(device: torch.device, autocast: bool) -> AbstractContextManager[object]:
+    if autocast:
+        return torch.autocast(device.type, torch.bfloat16)
+    return full_precision(device)
 
 
 def _scale(
-    rms: float, step_size: float | None, snr: float | None, noise: float | None
+    rms: Tensor, step_size: float | None, snr: float | None, noise: float | None
 ) -> tuple[float, float]:
     """Step size and noise from what was given and the rms gradient at the start."""
-    if step_size is None:
-        if rms == 0:
+    if snr is not None:
+        size = float(rms)
+        if size == 0:
             raise ValueError(
                 "the gradient is zero at the start, so snr cannot set the step; "
                 "give step_size"
             )
-        step_size = 2 * (snr / rms) ** 2 if noise is None else snr * noise / rms
+        step_size = 2 * (snr / size) ** 2 if noise is None else snr * noise / size
+    assert step_size is not None  # exactly one of the two is given
     return step_size, math.sqrt(2 * step_size) if noise is None else noise
-
-
-def _randn_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    # Drawn where the generator lives: a CPU generator gives the same chain anywhere.
-    device = generator.device if generator is not None else x.device
-    noise = torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype)
-    return noise.to(x.device)
 
 
 def _saturated(x: Tensor, bounds: tuple[float, float] | None) -> float:
@@ -182,19 +269,19 @@ def _saturated(x: Tensor, bounds: tuple[float, float] | None) -> float:
 
 def _spread(x: Tensor) -> float:
     # The mean squared difference of two draws is twice their variance.
-    return math.sqrt(2 * float(x.float().var(0).mean())) if len(x) > 1 else 0.0
+    if len(x) == 1:
+        return 0.0
+    x = x.float()
+    variance = (x - x.mean(0)).square().mean() * len(x) / (len(x) - 1)
+    return math.sqrt(2 * float(variance))
 
 
-def _check_finite(t: int, **tensors: Tensor) -> None:
-    for name, tensor in tensors.items():
-        bad = int((~torch.isfinite(tensor)).sum())
-        if bad:
-            raise ChainDiverged(
-                f"step {t}: {name} has {bad} of {tensor.numel()} values that are NaN "
-                "or infinite. Lower step_size (or snr), or set clip_grad and bounds; "
-                "if it happens at step 0, the energy itself is broken: lower the "
-                "learning rate or raise the energy penalty."
-            )
+def _diverged(t: int, name: str) -> ChainDiverged:
+    return ChainDiverged(
+        f"step {t}: {name} has values that are NaN or infinite. Lower step_size (or "
+        "snr), or set clip_grad and bounds; if it happens at step 0, the energy itself "
+        "is broken: lower the learning rate or raise the energy penalty."
+    )
 
 
 def _check_options(
@@ -206,8 +293,7 @@ def _check_options(
     bounds: tuple[float, float] | None,
     generator: torch.Generator | None,
 ) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a whole number >= 1; got {steps!r}")
+    check_positive(steps=steps)
     if (step_size is None) == (snr is None):
         raise ValueError(
             f"give exactly one of step_size and snr; got {step_size} and {snr}"
@@ -221,8 +307,5 @@ def _check_options(
         raise ValueError("snr needs noise; with noise=0 give step_size")
     if bounds is not None and not bounds[0] < bounds[1]:
         raise ValueError(f"bounds must be (low, high) with low < high; got {bounds}")
-    if noise != 0 and generator is None:
-        raise ValueError(
-            "give generator=torch.Generator().manual_seed(...), so that the chain can "
-            "be repeated; only noise=0 needs none"
-        )
+    if noise != 0:
+        check_generator(generator)

@@ -1,19 +1,28 @@
-"""Chains that live on between training steps, and where new ones start (chapter 7)."""
+"""Chains that go on between training steps, and where they start (chapter 7)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ebmlib.energy import check_positive
+from ebmlib.random import check_generator, rand, randint, randn, randperm
+
 Start = Callable[[int, torch.Generator], Tensor]  # n -> (n, *shape) in [0, 1]
+Corrupt = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
+
+_CPU = torch.empty(0, dtype=torch.float32, device="cpu")  # what draws are made like
 
 
 class ReplayBuffer:
-    """Chains that live on between training steps (Tieleman 2008; Du & Mordatch 2019).
+    """Chains that go on between training steps (Tieleman 2008; Du & Mordatch 2019).
 
     Chains are stored as uint8, a quarter of the memory, and de-quantized by uniform
     jitter when drawn: (u + U[0, 1)) / 256. So x comes back within 1/256 and without
-    the steps that a network could learn to see. Lives on the CPU.
+    the steps that a network could learn to see. Lies on the CPU.
 
     Args:
         size: number of chains.
@@ -37,53 +46,69 @@ class ReplayBuffer:
         fresh: float = 0.05,
         generator: torch.Generator,
     ):
-        if size < 1 or not 0 <= fresh <= 1:
-            raise ValueError(
-                f"size must be >= 1 and fresh in [0, 1]; got {size} and {fresh}"
-            )
+        check_positive(size=size)
+        if not 0 <= fresh <= 1:
+            raise ValueError(f"fresh must lie in [0, 1]; got {fresh}")
+        check_generator(generator)
         self.start, self.fresh = start, fresh
-        counts = [len(part) for part in torch.arange(size).split(256)]
+        counts = [min(256, size - done) for done in range(0, size, 256)]
         self.pixels = torch.cat([_quantize(start(n, generator)) for n in counts])
         if len(self.pixels) != size:
             raise ValueError(
                 f"start(n, generator) must return n images: {size} were asked for "
                 f"in all, got {len(self.pixels)}"
             )
-        self.ages = torch.zeros(size, dtype=torch.long)
+        self.ages = torch.zeros(size, dtype=torch.long, device="cpu")
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw n different chains: positions (n, *shape) in [0, 1] and index (n,)."""
+        """Draw n different chains: positions (n, *shape) in [0, 1] and index (n,).
+
+        Both lie on the CPU; the generator may be of any device.
+        """
         if not 1 <= n <= len(self):
             raise ValueError(
                 f"n must be between 1 and the size {len(self)}; got {n}. "
                 "Use a smaller batch or a larger buffer."
             )
-        index = torch.randperm(len(self), generator=generator)[:n]
-        anew = index[torch.rand(n, generator=generator) < self.fresh]
+        index = randperm(len(self), generator, like=_CPU)[:n]
+        anew = index[rand((n,), generator, like=_CPU) < self.fresh]
         if len(anew):
             self._store(anew, self.start(len(anew), generator))
             self.ages[anew] = 0
         levels = self.pixels[index].float()
-        jitter = torch.rand(levels.shape, generator=generator)
+        jitter = rand(levels.shape, generator, like=_CPU)
         # 16 random bits, so that level + jitter is exact and never rounds a level up.
         jitter = (jitter * 2**16).floor() / 2**16
         return (levels + jitter) / 256, index
 
     def write(self, index: Tensor, x: Tensor) -> None:
-        """Put chains back after a round: x (n, *shape) in [0, 1] at index (n,)."""
+        """Store chains after a round: x (n, *shape) in [0, 1] at index (n,)."""
         self._store(index, x)
-        self.ages[index] += 1
+        self.ages[index.cpu()] += 1
+
+    def describe(self) -> dict[str, Any]:
+        """The settings, for comparing two runs: size, fresh, and the start itself.
+
+        The starts of this file are dataclasses, so that their images and corruptions
+        can be compared by content. The chains are not settings; see `state_dict`.
+        """
+        return {"size": len(self), "fresh": self.fresh, "start": self.start}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that changes, as copies."""
+        """What changes from call to call, as copies: nothing of it need be cloned."""
         return {"pixels": self.pixels.clone(), "ages": self.ages.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue exactly where `state_dict` was taken."""
-        for name, mine in self.state_dict().items():
+        """Go on exactly where `state_dict` was taken; `state` is copied.
+
+        Raises:
+            ValueError: the state is of a buffer of another size or image shape. The
+                buffer is then left as it was.
+        """
+        for name, mine in {"pixels": self.pixels, "ages": self.ages}.items():
             if name not in state:
                 raise ValueError(f"the buffer's state lacks {name!r}; has {[*state]}")
             got = state[name]
@@ -93,8 +118,8 @@ class ReplayBuffer:
                     f"{tuple(got.shape)}; build the buffer with the saved size and "
                     "image shape"
                 )
-        self.pixels = state["pixels"].detach().cpu().clone()
-        self.ages = state["ages"].detach().cpu().clone()
+        self.pixels = state["pixels"].detach().to("cpu", copy=True)
+        self.ages = state["ages"].detach().to("cpu", copy=True)
 
     def _store(self, index: Tensor, x: Tensor) -> None:
         if index.shape != (len(x),) or x.shape[1:] != self.pixels.shape[1:]:
@@ -106,41 +131,54 @@ class ReplayBuffer:
         self.pixels[index.cpu()] = _quantize(x)
 
 
-def uniform_noise(shape: tuple[int, ...]) -> Start:
-    """Start from independent uniform pixels; shape is that of one image, (C, H, W)."""
+@dataclass(frozen=True)
+class UniformNoise:
+    """Start from independent uniform pixels, on the generator's device.
 
-    def start(n: int, generator: torch.Generator) -> Tensor:
-        return torch.rand(n, *shape, generator=generator)
+    shape: that of one image, (C, H, W).
+    """
 
-    return start
+    shape: tuple[int, ...]
+
+    def __call__(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw (n, *shape)."""
+        return rand((n, *self.shape), generator)
 
 
-def fitted_gaussian(images: Tensor) -> Start:
+@dataclass(frozen=True, eq=False)
+class FittedGaussian:
     """Start from a Gaussian fitted to the pixels of `images`, clamped to [0, 1].
 
     mean + sum_i z_i (x_i - mean) / sqrt(N - 1) with z_i ~ N(0, 1) has exactly the
     covariance of the N images, and the matrix, one row per pixel, is never built.
 
-    Args:
-        images: (N, *shape) in [0, 1], N >= 2.
+    images: (N, *shape) in [0, 1], N >= 2; the result lies where they do.
     """
-    if len(images) < 2:
-        raise ValueError(f"a covariance needs at least 2 images; got {len(images)}")
-    mean = images.mean(0)
 
-    def start(n: int, generator: torch.Generator) -> Tensor:
-        z = torch.randn(n, len(images), generator=generator) / (len(images) - 1) ** 0.5
-        total = z.sum(1).view(-1, *[1] * mean.ndim)
-        mixed = torch.tensordot(z, images, dims=1)  # (n, *shape)
-        return (mean + mixed - total * mean).clamp(0, 1)
+    images: Tensor
 
-    return start
+    def __post_init__(self) -> None:
+        if len(self.images) < 2:
+            raise ValueError(
+                f"a covariance needs at least 2 images; got {len(self.images)}"
+            )
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """The mean image, of the given shape."""
+        return self.images.mean(0)
+
+    def __call__(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw (n, *shape)."""
+        count = len(self.images)
+        z = randn((n, count), generator, like=self.images) / (count - 1) ** 0.5
+        total = z.sum(1).view(-1, *[1] * self.mean.ndim)
+        mixed = torch.tensordot(z, self.images, dims=1)  # (n, *shape)
+        return (self.mean + mixed - total * self.mean).clamp(0, 1)
 
 
-def corrupted_images(
-    images: Tensor,
-    corrupt: Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]],
-) -> Start:
+@dataclass(frozen=True, eq=False)
+class CorruptedImages:
     """Start from normal images with artificial defects.
 
     Args:
@@ -148,14 +186,24 @@ def corrupted_images(
         corrupt: corrupt(images, generator) -> (corrupted images, masks), for example
             `ebmlib.data.corruption.corrupt`.
     """
-    if len(images) == 0:
-        raise ValueError("corrupted_images needs at least one image; got none")
 
-    def start(n: int, generator: torch.Generator) -> Tensor:
-        chosen = torch.randint(len(images), (n,), generator=generator)
-        return corrupt(images[chosen], generator)[0]
+    images: Tensor
+    corrupt: Corrupt
 
-    return start
+    def __post_init__(self) -> None:
+        if len(self.images) == 0:
+            raise ValueError("corrupted_images needs at least one image; got none")
+
+    def __call__(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw n images with replacement and corrupt them: (n, C, H, W)."""
+        chosen = randint(len(self.images), (n,), generator, like=self.images)
+        return self.corrupt(self.images[chosen], generator)[0]
+
+
+# Names that read as functions where they are used: ReplayBuffer(9, uniform_noise(s)).
+uniform_noise = UniformNoise
+fitted_gaussian = FittedGaussian
+corrupted_images = CorruptedImages
 
 
 def _quantize(x: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Energies with a known answer: exact samples and log Z (chapter 2).
 
-The energies of this file know log Z and can be sampled exactly, so a sampler or a
-training loop can be tested against them.
+The energies of this file have a known log Z and exact samples, so a sampler or a
+training loop can be tested against them. They are plain callables without a device:
+energies are computed where x lies, and samples lie on the generator's device.
 """
 
 import math
@@ -10,6 +11,8 @@ from collections.abc import Callable
 import torch
 from scipy.integrate import quad
 from torch import Tensor
+
+from ebmlib.random import check_generator, choice, rand, randint, randn
 
 
 class GaussianEnergy:
@@ -48,10 +51,8 @@ class GaussianEnergy:
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n exact samples, (n, d)."""
-        noise = torch.randn(
-            n, len(self.mean), generator=generator, dtype=self.mean.dtype
-        )
-        return self.mean + noise @ self.factor.T
+        mean, factor = _beside(generator, self.mean, self.factor)
+        return mean + randn((n, len(mean)), generator, mean) @ factor.T
 
 
 class GaussianMixtureEnergy:
@@ -69,9 +70,8 @@ class GaussianMixtureEnergy:
         self.means, self.stds = _floats(means), _floats(stds)
         count = len(self.means)
         weights = torch.ones(count) if weights is None else _floats(weights)
-        if self.means.ndim != 2 or {tuple(self.stds.shape), tuple(weights.shape)} != {
-            (count,)
-        }:
+        one_each = self.stds.shape == weights.shape == (count,)
+        if self.means.ndim != 2 or not one_each:
             raise ValueError(
                 "means must be (K, d), stds (K,) and weights (K,); got "
                 f"{tuple(self.means.shape)}, {tuple(self.stds.shape)} and "
@@ -98,18 +98,17 @@ class GaussianMixtureEnergy:
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n exact samples, (n, d): choose a component, then a Gaussian."""
-        k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        noise = torch.randn(
-            n, self.means.shape[1], generator=generator, dtype=self.means.dtype
-        )
-        return self.means[k] + self.stds[k, None] * noise
+        means, stds, weights = _beside(generator, self.means, self.stds, self.weights)
+        k = choice(weights, n, generator)
+        noise = randn((n, means.shape[1]), generator, means)
+        return means[k] + stds[k, None] * noise
 
 
 class RingEnergy:
     """E(x) = (|x| - radius)^2 / (2 width^2), for x of shape (B, 2).
 
     The density of |x| is proportional to |x| exp(-E), so its mode lies a little
-    outside `radius`: there is more room on a larger circle.
+    outside `radius`: the circumference grows with |x|.
     """
 
     def __init__(self, radius: float = 2.0, width: float = 0.2):
@@ -141,12 +140,12 @@ class RingEnergy:
         mode = (r + math.sqrt(r**2 + 4 * w**2)) / 2
 
         def propose(count: int) -> tuple[Tensor, Tensor]:
-            radius = mode + w * torch.randn(count, generator=generator)
+            radius = mode + w * randn((count,), generator)
             ratio = radius.clamp(min=0) / mode
             return radius, ratio * torch.exp(1 - ratio)
 
         radius = _rejection(propose, n, generator)
-        angle = 2 * math.pi * torch.rand(n, generator=generator)
+        angle = 2 * math.pi * rand((n,), generator)
         return torch.stack((radius * angle.cos(), radius * angle.sin()), dim=1)
 
 
@@ -191,13 +190,13 @@ class DoubleWellEnergy:
         b = self.barrier
 
         def propose(count: int) -> tuple[Tensor, Tensor]:
-            u = 1 + torch.randn(count, generator=generator) / math.sqrt(2 * b)
+            u = 1 + randn((count,), generator) / math.sqrt(2 * b)
             excess = (u * u - 1).square() - (u - 1).square()  # >= 0 for u >= 0
             return u, torch.exp(-b * excess) * (u >= 0)
 
         u = _rejection(propose, n, generator)
-        side = 2.0 * torch.randint(0, 2, (n,), generator=generator) - 1
-        x2 = self.width * torch.randn(n, generator=generator)
+        side = 2.0 * randint(2, (n,), generator) - 1
+        x2 = self.width * randn((n,), generator)
         return torch.stack((self.separation * side * u, x2), dim=1)
 
 
@@ -208,8 +207,14 @@ def _rejection(
     kept: list[Tensor] = []
     while sum(map(len, kept)) < n:
         value, probability = propose(max(n, 64))
-        kept.append(value[torch.rand(len(value), generator=generator) < probability])
+        kept.append(value[rand((len(value),), generator) < probability])
     return torch.cat(kept)[:n]
+
+
+def _beside(generator: torch.Generator, *tensors: Tensor) -> list[Tensor]:
+    """The tensors on the generator's device."""
+    check_generator(generator)
+    return [tensor.to(generator.device) for tensor in tensors]
 
 
 def _floats(x: Tensor) -> Tensor:

@@ -1,24 +1,21 @@
-"""Langevin chains against closed forms; the replay buffer; starting points."""
+"""Langevin chains against closed forms; options, vital signs and failures."""
 
 import math
 
 import pytest
 import torch
 from scipy.linalg import solve_discrete_lyapunov
+from small import assert_covariance, seeded
 
-from ebmlib.langevin import ChainDiverged, langevin
+from ebmlib.energy import input_gradient
+from ebmlib.langevin import ChainDiverged, langevin, langevin_step
 from ebmlib.networks import ConvEnergy
-from ebmlib.replay import ReplayBuffer, corrupted_images, fitted_gaussian, uniform_noise
 from ebmlib.toy import GaussianEnergy
 
 COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 2.0]], dtype=torch.float64)
 MEAN = torch.tensor([0.5, -1.0], dtype=torch.float64)
 QUADRATIC = GaussianEnergy(MEAN, COVARIANCE)
 IDENTITY = torch.eye(2, dtype=torch.float64)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def origin(n):
@@ -32,13 +29,6 @@ def flat(x):
 def network(channels=1):
     torch.manual_seed(0)
     return ConvEnergy(channels, width=4, depth=2)
-
-
-def assert_covariance(x, expected, n):
-    # The standard error of a covariance of n Gaussian draws (Isserlis).
-    d = expected.diagonal()
-    error = ((d[:, None] * d + expected**2) / n).sqrt()
-    assert ((torch.cov(x.T) - expected).abs() < 5 * error).all()
 
 
 # ------------------------------------------------------------------ closed forms
@@ -107,6 +97,23 @@ def test_without_noise_it_is_gradient_descent():
     torch.testing.assert_close(chain.x, expected)
     assert chain.health.drift_to_noise == math.inf
     assert chain.health.energy_end < chain.health.energy_start
+
+
+@pytest.mark.parametrize("bounds", [None, (0.0, 1.0)])
+def test_a_chain_is_its_step_repeated(bounds):
+    energy, x = network(), torch.rand(3, 1, 16, 16, generator=seeded())
+    options = {"step_size": 0.5, "noise": 0.02, "bounds": bounds}
+    chain = langevin(energy, x, steps=4, generator=seeded(1), **options)
+    generator, same = seeded(1), seeded(1)
+    for _ in range(4):
+        gradient = input_gradient(energy, x)
+        after = x - 0.5 * gradient + 0.02 * torch.randn(x.shape, generator=same)
+        kept = x.clone(), gradient.clone()
+        next_x = langevin_step(x, gradient, generator=generator, **options)
+        assert torch.equal(next_x, after if bounds is None else after.clamp(*bounds))
+        assert torch.equal(x, kept[0]) and torch.equal(gradient, kept[1])
+        x = next_x
+    assert torch.equal(chain.x, x)
 
 
 # ------------------------------------------------------------------------ options
@@ -193,6 +200,25 @@ def test_bfloat16_gradients_point_the_same_way():
     assert torch.cosine_similarity(exact.flatten(), coarse.flatten(), dim=0) > 0.999
 
 
+def test_a_surrounding_autocast_changes_no_chain():
+    x = torch.rand(2, 1, 16, 16, generator=seeded())
+    options = {"steps": 3, "step_size": 1.0, "noise": 0.01}
+    exact = langevin(network(), x, generator=seeded(), **options)
+    with torch.autocast("cpu", torch.bfloat16):
+        chain = langevin(network(), x, generator=seeded(), **options)
+    assert torch.equal(chain.x, exact.x) and chain.health == exact.health
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_chains_run_where_autograd_is_off(around):
+    energy, x = network(), torch.rand(2, 1, 16, 16, generator=seeded())
+    options = {"steps": 3, "step_size": 1.0, "noise": 0.01}
+    expected = langevin(energy, x, generator=seeded(), **options).x
+    with around():
+        chain = langevin(energy, x + 0, generator=seeded(), **options)
+        assert torch.equal(chain.x, expected)
+
+
 def test_the_callback_sees_each_step_before_it_is_taken():
     seen = []
     chain = langevin(
@@ -258,6 +284,63 @@ def test_a_diverging_chain_says_where_and_what_to_change():
         langevin(quartic, torch.full((2, 2), 3.0), steps=50, step_size=1.0, noise=0.0)
 
 
+@pytest.mark.parametrize("bad", [1, 13, 25])
+@pytest.mark.parametrize("what", ["energy", "gradient"])
+@pytest.mark.parametrize("clip_grad", [None, 1.0])
+def test_the_first_bad_step_is_named(bad, what, clip_grad):
+    """The energy is spoiled at its call number `bad`, and correct afterwards."""
+
+    class Poison(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return torch.where(torch.arange(gradient.numel()) == 3, math.inf, gradient)
+
+    calls = []
+
+    def energy(x):
+        calls.append(len(calls))
+        if calls[-1] == bad and what == "gradient":
+            x = Poison.apply(x.flatten()).view(x.shape)
+        value = x.square().sum(1)
+        spoil = calls[-1] == bad and what == "energy"
+        return value + math.nan * torch.arange(len(x)).eq(1) if spoil else value
+
+    steps_seen = []
+    with pytest.raises(ChainDiverged, match=f"step {bad}: the {what} has"):
+        langevin(
+            energy,
+            torch.ones(4, 2),
+            steps=26,
+            step_size=0.1,
+            clip_grad=clip_grad,
+            generator=seeded(),
+            callback=lambda t, info: steps_seen.append(t),
+        )
+    assert steps_seen == list(range(bad))
+
+
+def test_positions_that_overflow_in_the_last_step_are_found():
+    def slope(x):
+        return 1e18 * x.sum(1)
+
+    with pytest.raises(ChainDiverged, match="step 0: x has"):
+        langevin(slope, torch.zeros(2, 2), steps=1, step_size=1e25, noise=0.0)
+
+
+def test_a_finite_gradient_of_any_size_can_be_clipped():
+    def steep(x):
+        return 1e38 * x.sum(1)
+
+    options = {"steps": 3, "step_size": 0.1, "noise": 0.0}
+    chain = langevin(steep, torch.zeros(2, 2), clip_grad=1.0, **options)
+    torch.testing.assert_close(chain.x, torch.full((2, 2), -0.3))
+    assert chain.health.clip_fraction == 1
+
+
 def test_clipping_does_not_hide_an_infinite_gradient():
     def broken(x):
         return (x * math.inf).sum(1)
@@ -298,154 +381,3 @@ def test_wrong_options_get_a_clear_message(options, message):
 def test_a_flat_energy_cannot_set_the_step():
     with pytest.raises(ValueError, match="gradient is zero"):
         langevin(flat, origin(2), steps=2, snr=0.1, generator=seeded())
-
-
-# ------------------------------------------------------------------------- buffer
-
-
-def new_buffer(size=20, shape=(2, 3, 5), fresh=0.0, seed=0):
-    start = uniform_noise(shape)
-    return ReplayBuffer(size, start, fresh=fresh, generator=seeded(seed))
-
-
-@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 5, 7)])
-def test_quantization_is_within_one_level_and_stable(shape):
-    buffer = new_buffer(shape=shape)
-    x = torch.rand(6, *shape, generator=seeded(1))
-    x[0], x[1] = 0.0, 1.0
-    index = torch.tensor([3, 1, 4, 15, 9, 2])
-    buffer.write(index, x)
-    assert buffer.pixels.dtype == torch.uint8
-    stored = buffer.pixels.clone()
-    drawn, where = buffer.sample(20, seeded(2))
-    assert drawn.min() >= 0 and drawn.max() < 1
-    for row, i in enumerate(index):
-        assert (drawn[where == i][0] - x[row]).abs().max() <= 1 / 256
-    buffer.write(where, drawn)  # what was drawn goes back to the same level
-    assert torch.equal(buffer.pixels, stored)
-
-
-def test_dequantization_fills_the_level_uniformly():
-    buffer = new_buffer(size=4, shape=(1, 100, 100))
-    buffer.pixels.fill_(128)
-    x, _ = buffer.sample(4, seeded())
-    jitter = x * 256 - 128
-    assert jitter.mean() == pytest.approx(0.5, abs=0.01)
-    assert jitter.var() == pytest.approx(1 / 12, abs=0.002)
-
-
-def test_chains_are_drawn_without_repetition_and_written_back_by_index():
-    buffer = new_buffer()
-    before = buffer.pixels.clone()
-    x, index = buffer.sample(8, seeded(1))
-    assert len(index.unique()) == 8
-    buffer.write(index, torch.zeros_like(x))
-    others = torch.ones(20, dtype=torch.bool)
-    others[index] = False
-    assert (buffer.pixels[index] == 0).all()
-    assert torch.equal(buffer.pixels[others], before[others])
-
-
-def test_ages_count_rounds_since_the_last_start():
-    buffer = new_buffer()
-    total = 0
-    for seed in range(5):
-        x, index = buffer.sample(8, seeded(seed))
-        buffer.write(index, x)
-        total += 8
-    assert buffer.ages.sum() == total
-    buffer.fresh = 1.0
-    x, index = buffer.sample(8, seeded(9))
-    assert (buffer.ages[index] == 0).all()
-    buffer.write(index, x)
-    assert (buffer.ages[index] == 1).all()
-
-
-def test_fresh_chains_come_from_the_start_and_nowhere_else():
-    buffer = new_buffer(size=400, shape=(1, 4, 4), fresh=0.25)
-    buffer.pixels.zero_()
-    buffer.start = lambda n, generator: torch.ones(n, 1, 4, 4)
-    x, index = buffer.sample(400, seeded(3))
-    started = x.flatten(1).min(1).values > 0.9
-    # Binomial: 100 expected, standard deviation sqrt(400 * 3 / 16).
-    assert abs(int(started.sum()) - 100) < 4 * (400 * 3 / 16) ** 0.5
-    assert (x[~started] < 1 / 256).all()
-    assert (buffer.pixels[index[started]] == 255).all()
-
-
-def test_a_loaded_buffer_goes_on_exactly():
-    def rounds(buffer, generator, n):
-        for _ in range(n):
-            x, index = buffer.sample(8, generator)
-            buffer.write(index, (0.9 * x + 0.02).clamp(0, 1))
-
-    straight, generator = new_buffer(fresh=0.3), seeded(7)
-    rounds(straight, generator, 3)
-    saved, rng = straight.state_dict(), generator.get_state()
-    rounds(straight, generator, 3)
-
-    resumed, other = new_buffer(fresh=0.3, seed=99), seeded()
-    resumed.load_state_dict(saved)
-    other.set_state(rng)
-    rounds(resumed, other, 3)
-    assert torch.equal(resumed.pixels, straight.pixels)
-    assert torch.equal(resumed.ages, straight.ages)
-    assert all(isinstance(value, torch.Tensor) for value in saved.values())
-
-
-def test_buffer_mistakes_get_a_clear_message():
-    buffer = new_buffer()
-    with pytest.raises(ValueError, match="n must be between 1 and the size 20"):
-        buffer.sample(21, seeded())
-    with pytest.raises(ValueError, match=r"bounds=\(0, 1\)"):
-        buffer.write(torch.tensor([0]), torch.full((1, 2, 3, 5), 1.1))
-    with pytest.raises(ValueError, match=r"bounds=\(0, 1\)"):
-        buffer.write(torch.tensor([0]), torch.full((1, 2, 3, 5), math.nan))
-    with pytest.raises(ValueError, match="expected index"):
-        buffer.write(torch.tensor([0, 1]), torch.zeros(1, 2, 3, 5))
-    with pytest.raises(ValueError, match="expected index"):
-        buffer.write(torch.tensor([0]), torch.zeros(1, 2, 3, 6))
-    with pytest.raises(ValueError, match="lacks 'ages'"):
-        buffer.load_state_dict({"pixels": buffer.pixels})
-    with pytest.raises(ValueError, match="saved size"):
-        buffer.load_state_dict(new_buffer(size=21).state_dict())
-    with pytest.raises(ValueError, match="fresh in"):
-        new_buffer(fresh=1.5)
-
-
-# ---------------------------------------------------------------- starting points
-
-
-def test_fitted_gaussian_has_the_mean_and_covariance_of_the_images():
-    mixing = torch.tensor([[0.05, 0.03, 0.0], [0.0, 0.04, 0.02], [0.0, 0.0, 0.06]])
-    images = 0.5 + torch.randn(50, 3, generator=seeded()) @ mixing
-    images = images.view(50, 3, 1, 1)
-    drawn = fitted_gaussian(images)(20_000, seeded(1))
-    assert drawn.shape == (20_000, 3, 1, 1)
-    expected = torch.cov(images.view(50, 3).T)
-    assert_covariance(drawn.view(-1, 3), expected, 20_000)
-    error = 5 * (expected.diagonal() / 20_000).sqrt()
-    assert ((drawn.mean(0) - images.mean(0)).flatten().abs() < error).all()
-
-
-def test_starts_are_images_and_follow_the_generator():
-    images = torch.rand(5, 3, 8, 8, generator=seeded())
-
-    def whiten(x, generator):
-        masks = torch.rand(len(x), 8, 8, generator=generator) < 0.5
-        return torch.where(masks[:, None], 1.0, x), masks
-
-    for start in (
-        uniform_noise((3, 8, 8)),
-        fitted_gaussian(images),
-        corrupted_images(images, whiten),
-    ):
-        x = start(4, seeded(1))
-        assert x.shape == (4, 3, 8, 8) and x.min() >= 0 and x.max() <= 1
-        assert torch.equal(x, start(4, seeded(1)))
-        assert not torch.equal(x, start(4, seeded(2)))
-        assert len(ReplayBuffer(6, start, generator=seeded())) == 6
-    with pytest.raises(ValueError, match="at least 2 images"):
-        fitted_gaussian(images[:1])
-    with pytest.raises(ValueError, match="at least one image"):
-        corrupted_images(images[:0], whiten)

@@ -1,0 +1,3 @@
+"""Fixtures of the library's tests."""
+
+from second_device import second_device  # noqa: F401
