@@ -51,6 +51,6 @@ def seed_global_random(device: torch.device, seed: int) -> None:
     """Seed the global states of the CPU and of the device, and of no other device."""
     states = {
         kind: torch.Generator(device=kind).manual_seed(seed).get_state()
-        for kind in {"cpu", device.type}
+        for kind in global_random(device)
     }
     set_global_random(device, states)

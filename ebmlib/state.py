@@ -40,6 +40,8 @@ FORMAT = 2  # 1 had the log in the header
 NUMBERS = ("position", "step", "rate_scale", "rollbacks", "weight_norm")
 
 logger = logging.getLogger(__name__)
+# Silent unless the program that uses the library sets up logging.
+logging.getLogger("ebmlib").addHandler(logging.NullHandler())
 
 Objective = Callable[[nn.Module, Tensor, torch.Generator], LossResult]
 

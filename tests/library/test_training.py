@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from elsewhere import META, Elsewhere
 from tiny_training import IMAGES, Poisoned, TinyEnergy, fit, mean_energy, weights
 from torch import nn
 
@@ -153,28 +154,25 @@ def plain_energy(energy, batch, generator):
     return LossResult(e.mean() + 0.1 * e.square().mean(), {})
 
 
-def test_images_stay_where_they_are():
-    """No batch passes through the CPU on its way from the images to the device."""
+def test_a_run_stays_on_the_device_of_its_energy(monkeypatch):
+    """Images on the device are not copied to the CPU, and nothing mixes devices."""
     seen = []
 
-    class Watched(torch.Tensor):
-        @classmethod
-        def __torch_function__(cls, function, types, args=(), kwargs=None):
-            seen.append(function)
-            return super().__torch_function__(function, types, args, kwargs or {})
+    def note(batch, generator):
+        seen.append(batch.device)
+        return batch * torch.rand(1, generator=generator).to(batch.device)
 
+    def objective(energy, batch, generator):
+        seen.append(batch.device)
+        return plain_energy(energy, batch, generator)
+
+    monkeypatch.setattr("ebmlib.training.choose_device", lambda name: META)
     energy = TinyEnergy()
-    train(
-        energy,
-        IMAGES.as_subclass(Watched),
-        mean_energy,
-        steps=6,
-        batch_size=4,
-        learning_rate=1e-2,
-        device="cpu",
-    )
-    assert torch.Tensor.__getitem__ in seen and torch.Tensor.cpu not in seen
-    assert torch.equal(weights(energy), weights(fit()[0]))
+    options = {"steps": 3, "batch_size": 4, "ema": 0.9}
+    with Elsewhere():
+        train(energy, IMAGES.to(META), objective, augment=note, **options)
+    assert seen == [META] * 6
+    assert {p.device for p in energy.parameters()} == {META}
 
 
 def test_progress_is_written_to_stderr_only_and_only_if_wanted(capsys):
