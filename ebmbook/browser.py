@@ -125,7 +125,7 @@ def fit(normals: Tensor, settings: Settings) -> tuple[PatchEnergy, list[float]]:
         )
     options = plan.training | {"augment": None, "seed": settings.seed}
     log = train(energy, normals, plan.objective, device="cpu", **options)
-    return energy.eval().requires_grad_(False), log.health["loss"]
+    return energy.eval().requires_grad_(False), [*log.health["loss"]]
 
 
 def describe(

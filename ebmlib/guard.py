@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
+import warnings
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ebmlib.arguments import real_number, whole_number
 from ebmlib.energy import energies
 from ebmlib.losses import LossResult
 from ebmlib.runlog import TrainingLog
+from ebmlib.state import RunState
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818 - reads better
@@ -34,7 +40,9 @@ class Guard:
 
     Attributes:
         snapshot_every: Good steps between two copies of the state in memory; a
-            rollback, and Ctrl-C, go back to the last copy.
+            rollback, Ctrl-C and an error go back to the last copy. Copied are the
+            weights, Adam's moments, the averaged weights and the objective's state;
+            the memory for two copies is held.
         max_rollbacks: Rollbacks before `TrainingDiverged`.
         rate_factor: What a rollback multiplies the learning rate by, in (0, 1).
         max_energy: Bound on the absolute value of every health figure whose name has
@@ -42,6 +50,9 @@ class Guard:
         max_growth: Bound on |loss| as a multiple of max(1, the median |loss| of the
             last 50 steps), and on the norm of all weights after an update as a
             multiple of max(1, the norm before).
+
+    Raises:
+        ValueError: An attribute is out of its range.
     """
 
     snapshot_every: int = 10
@@ -50,8 +61,19 @@ class Guard:
     max_energy: float = 1e6
     max_growth: float = 1000.0
 
-    def check_loss(self, result: LossResult, log: TrainingLog) -> None:
-        """Refuse a loss or an energy that is not finite or out of bounds."""
+    def __post_init__(self) -> None:
+        whole_number("snapshot_every", self.snapshot_every, 1)
+        whole_number("max_rollbacks", self.max_rollbacks, 0)
+        real_number("rate_factor", self.rate_factor, "(0, 1)")
+        real_number("max_energy", self.max_energy, "(0, inf]")
+        real_number("max_growth", self.max_growth, "(0, inf]")
+
+    def check_loss(self, result: LossResult, log: TrainingLog) -> float:
+        """The loss as a float, if it and the energies are finite and within bounds.
+
+        Raises:
+            BadStep: They are not.
+        """
         loss = result.loss.item()
         recent = log.health.get("loss", [])[-50:]
         usual = max(1.0, statistics.median(map(abs, recent)) if recent else 1.0)
@@ -66,6 +88,7 @@ class Guard:
         for name, value in result.health.items():
             if "energy" in name and not abs(value) <= self.max_energy:
                 raise BadStep(f"{name} is {value:.3g}, beyond {self.max_energy:g}")
+        return loss
 
     def check_gradient(self, norm: float) -> None:
         """Refuse a gradient that is not finite."""
@@ -87,3 +110,38 @@ class Guard:
         largest = energies(energy, batch).abs().max().item()
         if not largest <= self.max_energy:
             raise BadStep(f"the final |energy| is {largest:.3g}")
+
+    def roll_back(self, state: RunState, problem: Exception) -> None:
+        """Go back to the last good state, with a smaller rate and other draws.
+
+        Warns, logs and notes what was refused.
+
+        Raises:
+            TrainingDiverged: All rollbacks are used up. The state is the last good one.
+        """
+        failed, rate = state.step + 1, state.learning_rate
+        state.go_back()
+        if state.rollbacks == self.max_rollbacks:
+            tried = rate * state.rate_scale
+            advice = getattr(state.objective, "advice", "")
+            raise TrainingDiverged(
+                f"training diverged at step {failed} ({problem}) and stays so after "
+                f"{self.max_rollbacks} rollbacks, with the learning rate lowered from "
+                f"{rate:.3g} to {tried:.3g}. Try learning_rate={tried / 10:.1g} or "
+                f"less, or a smaller clip_norm{advice and '; '}{advice}. If the loss "
+                "is NaN at every rate, look for NaN in the images or the energy.",
+                state.log,
+            ) from problem
+        state.rollbacks += 1
+        state.rate_scale *= self.rate_factor
+        state.reseed()
+        message = (
+            f"step {failed} refused: {problem}. Back to step {state.step}, learning "
+            f"rate x {state.rate_scale:g}, new seed (rollback {state.rollbacks} of "
+            f"{self.max_rollbacks})"
+        )
+        state.log.events.append(message)
+        state.keep()
+        logger.warning("%s", message)
+        # The frames: this method, `train`, its two decorators, the caller of `train`.
+        warnings.warn(message, RuntimeWarning, stacklevel=5)

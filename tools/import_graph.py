@@ -26,13 +26,13 @@ LAYERS: dict[int, tuple[str, ...]] = {
     1: (
         *("energy", "estimator", "toy", "networks", "features", "backbone"),
         *("random", "devices", "torchvision_import", "checkpoint", "results_files"),
-        *("metrics", "plotting", "data"),
+        *("arguments", "progress", "global_random", "metrics", "plotting", "data"),
     ),
     2: (
         *("langevin", "replay", "losses", "objectives"),
         *("scoring", "fields", "products", "baselines"),
     ),
-    3: ("training", "guard", "runlog", "state", "calibration"),
+    3: ("training", "guard", "runlog", "state", "fingerprint", "calibration"),
     4: ("recipes", "view"),
     5: ("detector", "pipeline", "prediction"),
     6: ("benchmark", "sweep", "cli", "report", "export"),
