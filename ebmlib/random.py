@@ -5,7 +5,8 @@ gives the same numbers wherever they are used; a CUDA generator saves the copy. 
 global random state of no device is read or changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -78,6 +79,18 @@ def choice(weights: Tensor, n: int, generator: torch.Generator | None) -> Tensor
         weights.to(generator.device), n, replacement=True, generator=generator
     )
     return _moved(drawn, weights)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[torch.Generator]:
+    """Inside, modules are initialized from `seed`, on the CPU; afterwards all is as was.
+
+    Modules draw their initial weights from the CPU's default generator, which is seeded
+    here and put back at the end. It is also what the context yields. The generators of
+    other devices are not touched, as `torch.manual_seed` would.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        yield torch.default_generator.manual_seed(seed)
 
 
 def check_generator(generator: object) -> torch.Generator:

@@ -6,7 +6,15 @@ import pytest
 import torch
 from small import seeded
 
-from ebmlib.random import check_generator, choice, rand, randint, randn, randperm
+from ebmlib.random import (
+    check_generator,
+    choice,
+    rand,
+    randint,
+    randn,
+    randperm,
+    seeded,
+)
 
 WEIGHTS = torch.tensor([1.0, 0.0, 3.0])
 DRAWS = {
@@ -58,3 +66,26 @@ def test_what_is_no_generator_is_refused_with_the_cure(name, wrong):
 def test_a_generator_passes_its_check():
     generator = seeded()
     assert check_generator(generator) is generator
+
+
+def test_seeded_modules_repeat_and_leave_the_global_generator_alone():
+    state = torch.get_rng_state()
+    with seeded(3) as generator:
+        first = torch.nn.Linear(4, 4).weight
+        assert generator is torch.default_generator
+    assert torch.equal(torch.get_rng_state(), state)
+    with seeded(3):
+        assert torch.equal(torch.nn.Linear(4, 4).weight, first)
+    torch.manual_seed(3)
+    assert torch.equal(torch.nn.Linear(4, 4).weight, first)
+    torch.set_rng_state(state)
+
+
+def test_no_generator_of_another_device_is_seeded(monkeypatch):
+    def refuse(seed):
+        raise AssertionError(f"seeded with {seed}")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
+    monkeypatch.setattr(torch, "manual_seed", refuse)
+    with seeded(0):
+        torch.nn.Linear(2, 2)
