@@ -83,7 +83,7 @@ def choice(weights: Tensor, n: int, generator: torch.Generator | None) -> Tensor
 
 @contextmanager
 def seeded(seed: int) -> Iterator[torch.Generator]:
-    """Inside, modules are initialized from `seed`, on the CPU; afterwards all is as was.
+    """Inside, modules are initialized from `seed`, on the CPU.
 
     Modules draw their initial weights from the CPU's default generator, which is seeded
     here and put back at the end. It is also what the context yields. The generators of

@@ -6,6 +6,7 @@ import pytest
 import torch
 from small import seeded
 
+from ebmlib import random
 from ebmlib.random import (
     check_generator,
     choice,
@@ -13,7 +14,6 @@ from ebmlib.random import (
     randint,
     randn,
     randperm,
-    seeded,
 )
 
 WEIGHTS = torch.tensor([1.0, 0.0, 3.0])
@@ -70,11 +70,11 @@ def test_a_generator_passes_its_check():
 
 def test_seeded_modules_repeat_and_leave_the_global_generator_alone():
     state = torch.get_rng_state()
-    with seeded(3) as generator:
+    with random.seeded(3) as generator:
         first = torch.nn.Linear(4, 4).weight
         assert generator is torch.default_generator
     assert torch.equal(torch.get_rng_state(), state)
-    with seeded(3):
+    with random.seeded(3):
         assert torch.equal(torch.nn.Linear(4, 4).weight, first)
     torch.manual_seed(3)
     assert torch.equal(torch.nn.Linear(4, 4).weight, first)
@@ -87,5 +87,5 @@ def test_no_generator_of_another_device_is_seeded(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
     monkeypatch.setattr(torch, "manual_seed", refuse)
-    with seeded(0):
+    with random.seeded(0):
         torch.nn.Linear(2, 2)
