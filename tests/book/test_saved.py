@@ -10,7 +10,7 @@ from ebmlib.metrics import au_pro, image_auroc
 def test_the_saved_detector_finds_what_no_trivial_baseline_finds():
     data = load("synthetic/nut", size=SIZE)
     detector = saved_detector()
-    assert detector.steps == STEPS and detector.seed == 0
+    assert detector.recipe.steps == STEPS and detector.seed == 0
     assert image_auroc(detector.anomaly_score(data.test), data.labels) > 0.95
     assert au_pro(detector.anomaly_map(data.test), data.masks) > 0.95
 
