@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
@@ -17,7 +17,7 @@ from ebmlib.scoring import image_score
 BATCH = 16  # images that are scored at once
 
 
-class Baseline(Estimator):
+class Baseline(Estimator, ABC):
     """A detector by a rule that is simple to state; see `ebmlib.estimator`.
 
     A subclass defines `_learn`, `_maps` and, where the score is not the maximum of the

@@ -24,9 +24,9 @@ class MeanBrightness(Baseline):
 
     Args:
         two_sided: score the distance from the training images instead.
-        image_size: as in `Baseline`.
         min_std: least value of s in gray levels; without it, training images of one
             exposure would make every rounding error of the mean a large score.
+        image_size: as in `Baseline`.
 
     Attributes:
         mean_, std_: m and s.
@@ -39,13 +39,13 @@ class MeanBrightness(Baseline):
     def __init__(
         self,
         two_sided: bool = False,
-        image_size: Size | None = None,
         min_std: float = 1e-3,
+        image_size: Size | None = None,
     ):
         check_options(image_size)
         if not min_std > 0:
             raise ValueError(f"min_std must be > 0 (gray levels), got {min_std}.")
-        self.two_sided, self.image_size, self.min_std = two_sided, image_size, min_std
+        self.two_sided, self.min_std, self.image_size = two_sided, min_std, image_size
 
     def _learn(self, images: Tensor) -> dict[str, Any]:
         levels = images.mean((1, 2, 3))  # (N,)

@@ -23,7 +23,7 @@ class PatchKNN(Baseline):
 
         d_p(x) = min_{m in memory} ||phi(patch p) - m||,   score = max_i map_i
 
-    phi: cosine features, see `ebmlib.baselines.features`. The map spreads d_p evenly
+    phi: cosine features, see `ebmlib.features`. The map spreads d_p evenly
     over the patch, averages where patches overlap, and smooths. The nearest-neighbor
     scheme is PatchCore's (Roth et al., CVPR 2022, arXiv 2106.08265); the features are
     not: no pretrained weights are involved.

@@ -8,6 +8,7 @@ from ebmlib.backbone import load_weights, weights_label
 from ebmlib.data import load
 from ebmlib.detector import EnergyDetector
 from ebmlib.products import ProductOfExperts
+from ebmlib.recipes import Backbone, Experts
 from ebmlib.torchvision_import import torchvision_module
 
 
@@ -42,22 +43,7 @@ def files(network, tmp_path_factory):
     return {"pth": folder / "resnet18.pth", "st": folder / "resnet18.safetensors"}
 
 
-@pytest.mark.parametrize("aligned", [True, False])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_detector_of_experts_travels(aligned, channels, tmp_path):
-    images = pictures(24, channels)
-    detector = EnergyDetector(
-        "experts", 32, aligned=aligned, steps=3, false_alarm_rate=0.3
-    ).fit(images)
-    assert isinstance(detector.energy, ProductOfExperts)
-    assert detector.energy.field.shared is not aligned
-    detector.save(tmp_path / "d.safetensors")
-    again = EnergyDetector.load(tmp_path / "d.safetensors")
-    assert torch.equal(again.anomaly_map(images), detector.anomaly_map(images))
-    assert torch.equal(again.energy_score(images), detector.energy_score(images))
-
-
-QUICK = {"false_alarm_rate": 0.4, "aligned": True}
+QUICK = {"false_alarm_rate": 0.4, "aligned": True, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -65,45 +51,55 @@ def nut():
     return load("synthetic/nut", size=32, n_train=24, n_test=6, n_defective=2)
 
 
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_detector_of_experts_travels(aligned, channels, tmp_path):
+    images = pictures(24, channels)
+    options = {**QUICK, "aligned": aligned}
+    detector = EnergyDetector(Experts(steps=3), 32, **options).fit(images)
+    assert isinstance(detector.energy_, ProductOfExperts)
+    assert detector.energy_.field.shared is not aligned
+    detector.save(tmp_path / "d.safetensors")
+    again = EnergyDetector.load(tmp_path / "d.safetensors", device="cpu")
+    assert torch.equal(again.anomaly_map(images), detector.anomaly_map(images))
+    assert torch.equal(again.energy_score(images), detector.energy_score(images))
+
+
+def test_an_explanation_names_the_network_and_the_field(nut):
+    detector = EnergyDetector(Experts(steps=3), 32, **QUICK).fit(nut.train)
+    found = detector.explain(nut.test[:1])
+    assert found.terms.keys() == {"network", "field"}
+    assert sum(found.terms.values()) == pytest.approx(found.energy, rel=1e-4)
+
+
 def test_a_detector_needs_no_weights_file_once_it_is_saved(files, nut, tmp_path):
     copy = tmp_path / "mine.pth"
     copy.write_bytes(files["pth"].read_bytes())
-    detector = EnergyDetector("backbone", 32, weights=copy, **QUICK).fit(nut.train)
+    detector = EnergyDetector(Backbone(copy), 32, **QUICK).fit(nut.train)
     given = load_weights(copy)[1]["conv1.weight"]
-    assert torch.equal(detector.energy.features.trunk.conv1.weight, given)
-    assert detector.log_ is detector.steps is None  # nothing was trained
+    assert torch.equal(detector.energy_.features.trunk.conv1.weight, given)
+    assert detector.log_ is None  # nothing was trained
     expected, name = detector.anomaly_score(nut.test), weights_label(copy)
     copy.unlink()
     detector.save(tmp_path / "detector.safetensors")
     again = EnergyDetector.load(tmp_path / "detector.safetensors", device="cpu")
     assert torch.equal(again.anomaly_score(nut.test), expected)
-    assert again.weights_ == again.settings()["weights"] == name
+    assert again.settings()["weights"] == detector.settings()["weights"] == name
     assert again.threshold_ == detector.threshold_
-    assert (
-        str(tmp_path).encode() not in (tmp_path / "detector.safetensors").read_bytes()
-    )
+    written = (tmp_path / "detector.safetensors").read_bytes()
+    assert str(tmp_path).encode() not in written
 
 
-def test_without_a_file_the_detector_warns_and_says_random(nut):
-    with pytest.warns(UserWarning, match="weights are random: give weights=FILE"):
-        detector = EnergyDetector("backbone", 32, **QUICK).fit(nut.train)
-    assert detector.weights_ == detector.settings()["weights"] == "random"
+def test_without_a_file_the_settings_say_random(nut):
+    detector = EnergyDetector(Backbone(count=20), 32, **QUICK).fit(nut.train)
+    assert detector.settings()["weights"] == "random"
 
 
-def test_the_weights_decide_the_scores_and_the_seed_of_the_fit_does_not(files, nut):
-    def scores(weights, seed=0):
-        options = {**QUICK, "weights": weights, "seed": seed}
-        energy = EnergyDetector("backbone", 32, **options).fit(nut.train).energy
-        return energy, energy.features.trunk.conv1.weight
+def test_the_seed_of_the_fit_chooses_channels_and_leaves_the_weights(files, nut):
+    def fitted(weights, seed):
+        recipe = Backbone(weights, count=20)
+        return EnergyDetector(recipe, 32, **QUICK, seed=seed).fit(nut.train).energy_
 
-    energy, weight = scores(files["pth"])
-    other, again = scores(files["st"], seed=1)
-    assert torch.equal(weight, again)
-    assert not torch.equal(
-        energy.features.chosen, other.features.chosen
-    )  # the channels are drawn
-
-
-def test_the_other_methods_learn_their_own_weights(files):
-    with pytest.raises(ValueError, match='weights are for method="backbone", got'):
-        EnergyDetector("experts", weights=files["pth"])
+    one, other = fitted(files["pth"], 0).features, fitted(files["st"], 1).features
+    assert torch.equal(one.trunk.conv1.weight, other.trunk.conv1.weight)
+    assert not torch.equal(one.chosen, other.chosen)

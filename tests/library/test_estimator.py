@@ -73,7 +73,10 @@ def test_set_params_reaches_inside_and_leaves_a_shared_argument_alone():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sise": 3}, r"no parameter 'sise'; did you mean 'size'\?.* are level, names"),
+        (
+            {"sizes": 3},
+            r"no parameter 'sizes'; did you mean 'size'\?.* are level, names",
+        ),
         ({"recipe__step": 3}, "no parameter 'step'; did you mean 'steps'"),
         ({"size__steps": 3}, "no parameter 'size__steps'"),
         ({"recipe__steps": 0}, "steps must be >= 1, got 0"),

@@ -1,11 +1,11 @@
 """Facts about Gaussian fields: closed forms, and an independent answer."""
 
+import copy
 import json
 
 import numpy as np
 import pytest
 import torch
-from elsewhere import META, Elsewhere
 from scipy.spatial.distance import mahalanobis
 from torch import nn
 
@@ -239,15 +239,23 @@ def test_autocast_and_the_default_dtype_change_nothing():
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_field_is_fitted_and_evaluated_where_it_lies(shared):
-    images = pictures(2 * CHUNK + 1)
-    for features in (CosineFeatures(3, 4), ResNetFeatures(count=10)):
-        field = GaussianField(features, (32, 40), shared).to(META)
-        with Elsewhere():
-            assert field.fit(images).mean.device == field.whitener.device == META
-            assert field(images.to(META)).device == META
-            assert energy_maps(field, images).device.type == "cpu"
-            assert input_gradient(field, images.to(META)).device == META
+@pytest.mark.parametrize("features", [CosineFeatures(3, 4), ResNetFeatures(count=10)])
+def test_a_field_is_fitted_and_evaluated_where_it_lies(features, shared, second_device):
+    second_device.float64 = False  # as Apple's has none
+    images, x = pictures(2 * CHUNK + 1), pictures(3, seed=1)
+    here = GaussianField(features, (32, 40), shared)
+    there = second_device(copy.deepcopy(here))
+    here.fit(images)
+    assert there.fit(images).mean.device == second_device.device
+    for name, value in here.state_dict().items():
+        assert torch.equal(there.state_dict()[name].cpu(), value)
+    moved, reads = second_device(x), second_device.reads
+    energy = there(moved)
+    assert second_device.reads == reads  # the host waits for nothing
+    assert torch.allclose(energy.cpu(), here(x))
+    assert torch.allclose(energy_maps(there, x), energy_maps(here, x))
+    gradient = input_gradient(there, moved)
+    assert torch.allclose(gradient.cpu(), input_gradient(here, x), rtol=1e-3)
 
 
 @pytest.mark.parametrize(

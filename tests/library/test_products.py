@@ -1,11 +1,11 @@
 """Facts about products of experts: sums, and the scale of their weights."""
 
+import copy
 import json
 
 import numpy as np
 import pytest
 import torch
-from elsewhere import META, Elsewhere
 
 from ebmlib.energy import build_energy, energy_maps, energy_spec, input_gradient
 from ebmlib.features import CosineFeatures
@@ -36,6 +36,9 @@ def test_energies_maps_and_gradients_of_both_add():
     both = ProductOfExperts(network, field, (2.0, 0.5))
     assert torch.allclose(both(x), 2 * network(x) + field(x) / 2, rtol=1e-5)
     assert torch.allclose(both.energy_map(x).sum((1, 2)), both(x), rtol=1e-5)
+    terms = both.terms(x)
+    assert torch.allclose(terms["network"], 2 * network.energy_map(x))
+    assert torch.allclose(terms["field"], field.energy_map(x) / 2)
     parts = 2 * input_gradient(network, x) + input_gradient(field, x) / 2
     assert torch.allclose(input_gradient(both, x), parts, rtol=1e-3, atol=1e-3)
 
@@ -74,7 +77,7 @@ def test_features_and_noise_are_those_of_the_field():
     assert torch.equal(both.field.whitener, expected.whitener)
 
 
-def test_equal_training_images_do_not_make_rounding_errors_loud():
+def test_equal_training_images_do_not_make_energies_of_rounding_errors():
     # All energies of the field are 0 but for rounding, whose size depends on the batch.
     image = pictures(1)
     both = ProductOfExperts.from_images(
@@ -96,14 +99,18 @@ def test_config_builds_a_product_that_is_not_fitted(channels, shared):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_product_is_made_and_evaluated_where_its_network_lies(shared):
-    images = pictures(9)
-    with Elsewhere():
-        network = PatchEnergy(3, width=8).to(META)
-        both = ProductOfExperts.from_images(network, images, shared=shared)
-        assert both.field.mean.device == both(images.to(META)).device == META
-        assert energy_maps(both, images).device.type == "cpu"
-        assert input_gradient(both, images.to(META)).device == META
+def test_a_product_is_made_and_evaluated_where_its_network_lies(shared, second_device):
+    images, x = pictures(9), pictures(3, seed=1)
+    network = PatchEnergy(3, width=8)
+    here = ProductOfExperts.from_images(network, images, shared=shared)
+    moved = second_device(copy.deepcopy(network))
+    there = ProductOfExperts.from_images(moved, images, shared=shared)
+    assert there.field.mean.device == second_device.device
+    assert there.weights == pytest.approx(here.weights)
+    assert torch.allclose(there(second_device(x)).cpu(), here(x))
+    assert torch.allclose(energy_maps(there, x), energy_maps(here, x))
+    gradient = input_gradient(there, second_device(x))
+    assert torch.allclose(gradient.cpu(), input_gradient(here, x), rtol=1e-3)
 
 
 def test_the_logarithm_keeps_a_high_patch_energy_in_its_place():
