@@ -17,7 +17,7 @@ import argparse
 import base64
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -116,6 +116,7 @@ def fit(normals: Tensor, settings: Settings) -> tuple[PatchEnergy, list[float]]:
     The recipe augments few images; here as many different nuts are drawn as needed.
     """
     plan = Contrast(settings.steps).plan(normals, True, settings.seed)
+    assert plan.objective is not None
     with seeded(settings.seed):
         energy = PatchEnergy(
             normals.shape[1],
@@ -194,8 +195,11 @@ def map_statistics(
         for kind, maps in maps_at(usual, width).items():
             standardizer = MapStandardizer("global").fit(maps)
             found = result.setdefault(kind, {"mean": [], "std": []})
-            found["mean"].append(float(standardizer.mean_))
-            found["std"].append(float(standardizer.std_))
+            for name, value in zip(
+                ("mean", "std"), (standardizer.mean_, standardizer.std_), strict=True
+            ):
+                assert value is not None
+                found[name].append(float(value))
             if width == SMOOTHING:
                 z = standardizer(tested[kind]).numpy()
                 found["top"] = float(np.quantile(z, 0.995))
@@ -222,7 +226,12 @@ def quality(energy: PatchEnergy, data: Category, threshold: float) -> dict[str, 
     return result
 
 
-def _with_interval(metric, predicted, truth, labels) -> list[float]:
+def _with_interval(
+    metric: Callable[..., float],
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    labels: np.ndarray,
+) -> list[float]:
     """A metric and the ends of its interval: [value, low, high]."""
     n = 1000 if predicted.ndim == 1 else 100  # maps are slow to resample
     ends = bootstrap_interval(metric, predicted, truth, n=n, stratify=labels)

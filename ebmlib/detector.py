@@ -14,6 +14,8 @@ it. The way of an image:
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
 import warnings
 from collections.abc import Iterator
@@ -40,7 +42,6 @@ from ebmlib.data.images import (
     Images,
     ImageStream,
     check_contrast,
-    images_to_tensor,
 )
 from ebmlib.data.resizing import Size, check_size
 from ebmlib.devices import choose_device
@@ -122,12 +123,22 @@ class EnergyDetector(Estimator):
         pixel_threshold_: map values above it are flagged.
         calibration_scores_: `(n,)`, scores of the normal images that set the threshold.
         held_out_: indices of these images among those given to `fit`.
+        bits_: how 16-bit images are read, see `bits`; None if there were none.
         log_: the `ebmlib.runlog.TrainingLog`; None if nothing was trained.
 
     Example:
         detector = EnergyDetector(image_size=128).fit("parts/normal")
         detector.predict("parts/today").anomalous
     """
+
+    pipeline_: Pipeline
+    energy_: nn.Module
+    threshold_: float
+    pixel_threshold_: float
+    calibration_scores_: Tensor
+    held_out_: Tensor | None
+    log_: TrainingLog | None
+    bits_: int | None
 
     def __init__(
         self,
@@ -182,12 +193,9 @@ class EnergyDetector(Estimator):
         """
         self._check_arguments()  # set_params may have changed them
         recipe, device = make_recipe(self.recipe), choose_device(self.device)
-        if "steps" in training:
-            raise ValueError(
-                "steps belong to the recipe: EnergyDetector(Experts(steps="
-                f"{training['steps']!r})), not fit(steps=...)"
-            )
-        normals = images_to_tensor(images, size=self.image_size, bits=self.bits)
+        _check_options(training)
+        source = ImageStream(images, size=self.image_size, bits=self.bits)
+        normals = source.read().images
         check_contrast(normals)
         fitted, held_out, kept = self._split(normals)
         del normals
@@ -199,6 +207,11 @@ class EnergyDetector(Estimator):
         if plan.objective is not None:
             options = {**plan.training, "seed": self.seed, "device": device, **training}
             run = train(energy, seen, plan.objective, **options)
+        elif training:
+            raise ValueError(
+                f"the recipe {recipe.name!r} trains nothing, so fit has no effect for "
+                f"{sorted(training)}; leave them out"
+            )
         if plan.finish is not None:
             energy = plan.finish(energy, seen)
         energy.to(device).eval().requires_grad_(False)
@@ -210,7 +223,8 @@ class EnergyDetector(Estimator):
         standardizer = MapStandardizer(mode, smoothing=smoothing)
         pipeline = Pipeline(view, energy, self.map or plan.map, smoothing, standardizer)
         pipeline.fit_map(seen)
-        self._take(pipeline, self._thresholds(pipeline, held_out), kept, run)
+        bits = 16 if self.bits is None and source.sixteen_bit else self.bits
+        self._take(pipeline, self._thresholds(pipeline, held_out), kept, run, bits)
         return self
 
     def calibrate(self, images: Images) -> EnergyDetector:
@@ -225,7 +239,7 @@ class EnergyDetector(Estimator):
         """
         self.check_fitted()
         thresholds = self._thresholds(self.pipeline_, images)
-        self._take(self.pipeline_, thresholds, None, self.log_)
+        self._take(self.pipeline_, thresholds, None, self.log_, self.bits_)
         return self
 
     # ------------------------------------------------------------------- looking
@@ -257,7 +271,7 @@ class EnergyDetector(Estimator):
     ) -> Iterator[Prediction]:
         """Yield one `Prediction` per batch; memory does not grow with N."""
         self.check_fitted()
-        source = self._source(images, self.energy_.channels, batch_size, on_error)
+        source = self._source(images, self.pipeline_, batch_size, on_error)
         last, told = None, 0
         for batch in source:
             if last is not None:
@@ -278,7 +292,7 @@ class EnergyDetector(Estimator):
         """
         self.check_fitted()
         found: dict[str, list[Any]] = {"scores": [], "map": []}
-        for batch in self._source(images, self.energy_.channels):
+        for batch in self._source(images, self.pipeline_):
             look = self.pipeline_(batch.images)
             found["scores"].append(look.scores)
             found["map"].append(look.maps)
@@ -362,6 +376,7 @@ class EnergyDetector(Estimator):
             "params": {k: v for k, v in params.items() if k not in _NOT_SETTINGS},
             "threshold": self.threshold_,
             "pixel_threshold": self.pixel_threshold_,
+            "bits": self.bits_,
         }
         write_checkpoint(path, tensors, header, FORMAT)
 
@@ -407,7 +422,8 @@ class EnergyDetector(Estimator):
         scores = tensors["calibration.scores"]
         limits = float(header["threshold"]), float(header["pixel_threshold"])
         held_out = tensors.get("calibration.held_out")
-        detector._take(pipeline, (*limits, scores), held_out, None)
+        bits = header["bits"]
+        detector._take(pipeline, (*limits, scores), held_out, None, bits)
         return detector
 
     # -------------------------------------------------------------------- details
@@ -472,22 +488,22 @@ class EnergyDetector(Estimator):
     def _source(
         self,
         images: Images,
-        channels: int,
+        pipeline: Pipeline,
         batch_size: int = AT_ONCE,
         on_error: str = "raise",
     ) -> ImageStream:
         return ImageStream(
             images,
             size=self.image_size,
-            channels=channels,
-            bits=self.bits,
+            channels=pipeline.channels,
+            bits=getattr(self, "bits_", self.bits),
             batch_size=batch_size,
             on_error=on_error,
         )
 
     def _looks(self, images: Images) -> Iterator[Look]:
         self.check_fitted()
-        for batch in self._source(images, self.energy_.channels):
+        for batch in self._source(images, self.pipeline_):
             yield self.pipeline_(batch.images)
 
     def _verdicts(
@@ -510,10 +526,7 @@ class EnergyDetector(Estimator):
         self, pipeline: Pipeline, normals: Images
     ) -> tuple[float, float, Tensor]:
         """Image threshold, pixel threshold and scores of normal images."""
-        looks = [
-            pipeline(batch.images)
-            for batch in self._source(normals, pipeline.energy.channels)
-        ]
+        looks = [pipeline(batch.images) for batch in self._source(normals, pipeline)]
         scores = torch.cat([look.scores[self.score] for look in looks])
         maps = torch.cat([look.maps for look in looks])
         rate = self.false_alarm_rate
@@ -528,6 +541,7 @@ class EnergyDetector(Estimator):
         thresholds: tuple[float, float, Tensor],
         held_out: Tensor | None,
         run: TrainingLog | None,
+        bits: int | None,
     ) -> None:
         """Become what was fitted; nothing before this call changes the detector."""
         threshold, pixel_limit, scores = thresholds
@@ -539,4 +553,19 @@ class EnergyDetector(Estimator):
             calibration_scores_=scores,
             held_out_=held_out,
             log_=run,
+            bits_=bits,
         )
+
+
+def _check_options(training: dict[str, Any]) -> None:
+    """Refuse options of `fit` that `train` does not have."""
+    if "steps" in training:
+        raise ValueError(
+            "steps belong to the recipe: EnergyDetector(Experts(steps="
+            f"{training['steps']!r})), not fit(steps=...)"
+        )
+    known = set(inspect.signature(train).parameters) - {"energy", "images", "objective"}
+    for name in training.keys() - known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise TypeError(f"fit has no option {name!r}{hint}")

@@ -99,6 +99,11 @@ class Pipeline:
         raw = map_of(look.evaluation, kind, smoothing=self.smoothing)
         return self._back(raw, look.poses, images, 0.0)
 
+    @property
+    def channels(self) -> int:
+        """Channels of the images that the energy takes: 1 for gray, 3 for RGB."""
+        return int(getattr(self.energy, "channels", 3))
+
     def kinds(self) -> tuple[str, ...]:
         """The maps of one kind alone that the energy has."""
         patches = hasattr(self.energy, "energy_map")

@@ -288,9 +288,13 @@ class ContrastiveDivergence:
             buffer = ReplayBuffer(256, start, fresh=0.1, generator=generator)
             # The step is set once, on the untrained energy: set anew in every round it
             # would hide from the chains how steep the energy has become.
-            x, options = start(16, generator), {"steps": 1, "snr": self.snr}
             probe = langevin(
-                energy, x, noise=self.noise, generator=generator, **options
+                energy,
+                start(16, generator),
+                steps=1,
+                snr=self.snr,
+                noise=self.noise,
+                generator=generator,
             )
         objective = PersistentContrastiveDivergence(
             buffer,
@@ -337,18 +341,20 @@ class Backbone:
 
     def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
         """See `Recipe.plan`."""
-        options = {"channels": images.shape[1], "count": self.count, "seed": seed}
+        options: dict[str, Any] = {"count": self.count, "seed": seed}
+        options["channels"] = images.shape[1]
         if self.weights is None:
             features = ResNetFeatures(**options)
         else:
             features = ResNetFeatures.from_file(self.weights, **options)
         size = (images.shape[-2], images.shape[-1])
+        gaussians = GaussianField(features, size, shared=not aligned, noise=0.1)
 
         def finish(energy: nn.Module, normals: Tensor) -> nn.Module:
-            return energy.fit(normals)
+            return gaussians.fit(normals)
 
         return Plan(
-            GaussianField(features, size, shared=not aligned, noise=0.1),
+            gaussians,
             objective=None,
             finish=finish,
             map="patches",
@@ -390,12 +396,12 @@ def options_of(recipe: Recipe, energy: nn.Module | None = None) -> dict[str, Any
     if not dataclasses.is_dataclass(recipe) or isinstance(recipe, type):
         return {}
     values = dataclasses.asdict(recipe)
-    if energy is not None and isinstance(recipe, Backbone):
-        values["weights"] = energy.features.weights
+    if isinstance(energy, GaussianField) and isinstance(recipe, Backbone):
+        values["weights"] = getattr(energy.features, "weights", None)
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
-def _check_counts(**numbers: int) -> None:
+def _check_counts(**numbers: object) -> None:
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise ValueError(f"{name} must be a whole number >= 1, got {number!r}")

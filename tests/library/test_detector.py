@@ -383,6 +383,26 @@ def test_fit_works_with_double_as_the_default_type(normals):
     assert scores.isfinite().all()
 
 
+def test_a_misspelt_option_is_refused_with_its_name(normals):
+    with pytest.raises(TypeError, match="'chekpoint'; did you mean 'checkpoint'"):
+        EnergyDetector(image_size=SIZE).fit(normals, chekpoint="a")
+
+
+def test_twelve_bits_are_read_as_the_camera_meant_them(normals, tmp_path):
+    """The same pictures as 8-bit files, and as 0 .. 4095 in 16-bit files."""
+    gray = normals.mean(1).numpy()
+    for i, image in enumerate(gray):
+        pixels = (image * 4095).round().astype(np.uint16)
+        Image.fromarray(pixels).save(tmp_path / f"{i:02}.png")
+    new = EnergyDetector(Experts(steps=2), SIZE, false_alarm_rate=0.2)
+    expected = clone(new).fit(normals.mean(1, keepdim=True)).anomaly_score(gray)
+    told = clone(new).set_params(bits=12).fit(tmp_path)
+    found = told.anomaly_score(tmp_path)
+    assert torch.allclose(found, expected, rtol=0.05)
+    with pytest.warns(UserWarning, match="bits"):
+        new.fit(tmp_path)
+
+
 PEAK = """
 import resource, sys, torch
 from ebmlib.detector import EnergyDetector
