@@ -26,7 +26,8 @@ LAYERS: dict[int, tuple[str, ...]] = {
     1: (
         *("energy", "estimator", "toy", "networks", "features", "backbone"),
         *("random", "devices", "torchvision_import", "checkpoint", "results_files"),
-        *("arguments", "progress", "global_random", "metrics", "plotting", "data"),
+        *("arguments", "progress", "global_random", "smoothing"),
+        *("metrics", "plotting", "data"),
     ),
     2: (
         *("langevin", "replay", "losses", "objectives"),

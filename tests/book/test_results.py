@@ -1,6 +1,5 @@
 """Tables and figures say what the files say, trivial rows included."""
 
-import inspect
 import json
 from pathlib import Path
 
@@ -25,9 +24,9 @@ from ebmbook.results import (
 from ebmlib.baselines import BASELINES, TRIVIAL
 from ebmlib.metrics import bootstrap_interval, image_auroc
 from ebmlib.networks import PatchEnergy
-from ebmlib.products import LOUD, ProductOfExperts
+from ebmlib.products import RATIO_PER_POSITION, ProductOfExperts
 from ebmlib.results_files import HISTORY, record, record_path, write_result
-from ebmlib.scoring import weighted_map
+from ebmlib.scoring import GRADIENT_WEIGHT
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
@@ -277,13 +276,12 @@ def test_the_standing_choice_is_that_of_the_library():
     made = record(RESULTS, "choose_experts")
     network = PatchEnergy(3, width=8)
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    gaussians = ProductOfExperts.of(network, images).gaussians
-    share = inspect.signature(weighted_map).parameters["share"].default
+    field = ProductOfExperts.from_images(network, images).field
     standing = {
-        "cells": gaussians.side / gaussians.stride,
-        "noise": gaussians.noise,
-        "share": share,
+        "cells": field.features.side / field.features.stride,
+        "noise": field.noise,
+        "share": GRADIENT_WEIGHT,
     }
     assert made["standing"] == standing
     made = record(RESULTS, "choose_registered")
-    assert made["standing"] == {**standing, "loud": LOUD}
+    assert made["standing"] == {**standing, "loud": RATIO_PER_POSITION}

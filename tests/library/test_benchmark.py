@@ -169,7 +169,8 @@ def test_nothing_of_the_test_set_is_read_before_the_fit_is_over(
         return model
 
     monkeypatch.setattr(benchmark, "fit", fit_then_open)
-    result = benchmark.run(sealed, method, **QUICK)
+    options = {"false_alarm_rate": 0.4, **benchmark.accepted(method, QUICK)}
+    result = benchmark.run(sealed, method, **options)
     assert sealed.open and result["metrics"].keys() >= {"image_auroc", "au_pro"}
 
 
