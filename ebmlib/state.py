@@ -61,6 +61,8 @@ class RunState:
         rate_scale: Factor of the learning rate after `rollbacks` rollbacks.
         weight_norm: Norm of all parameters together after the last step.
         log: The rows of the steps that were kept.
+        stateful: Whether the objective has a state.
+        copies: Whether its `state_dict` returns copies, which `keep` need not copy.
         good: The last snapshot, see `keep`.
     """
 
@@ -88,6 +90,8 @@ class RunState:
         self.position = self.step = self.rollbacks = 0
         self.rate_scale, self.weight_norm = 1.0, weight_norm(energy)
         self.log = TrainingLog()
+        self.stateful = hasattr(objective, "state_dict")
+        self.copies = self.stateful and _hands_out_copies(objective)
         self.good: dict[str, Any] = {}
         self._spare: dict[str, Any] = {}
 
@@ -173,13 +177,11 @@ class RunState:
         Every tensor is copied once, into the memory of the last snapshot but one. Of
         the log only the length is noted, as rows are never changed.
         """
-        stateful = hasattr(self.objective, "state_dict")
         moments = self.optimizer.state_dict()["state"]
         now = {
             "model": self.energy.state_dict(),
             "averaged": self.averaged,
             "optimizer": {str(i): value for i, value in moments.items()},
-            "objective": self.objective.state_dict() if stateful else None,
             "generator": self.generator.get_state(),
             "random": global_random(self.device),
             "order": self.order,
@@ -187,7 +189,11 @@ class RunState:
             **{name: getattr(self, name) for name in NUMBERS},
         }
         # `good` stays whole while the copy is made: Ctrl-C may come in the middle.
-        self.good, self._spare = copy_tree(now, self._spare), self.good
+        good = copy_tree(now, self._spare)
+        found = self.objective.state_dict() if self.stateful else None
+        spare = self._spare.get("objective")
+        good["objective"] = found if self.copies else copy_tree(found, spare)
+        self.good, self._spare = good, self.good
 
     def go_back(self) -> None:
         """Undo everything since `keep`, except the events of the log."""
@@ -259,6 +265,22 @@ class RunState:
             raise ValueError(f"step {self.step} of {steps}, {len(self.log)} rows")
         if not 0 <= self.position <= len(self.order):
             raise ValueError(f"position {self.position} of {len(self.order)}")
+
+
+def _hands_out_copies(objective: Any) -> bool:
+    """Whether `state_dict` returns copies: two calls then share no memory."""
+    states = objective.state_dict(), objective.state_dict()
+    one, other = ({t.data_ptr() for t in _tensors(state)} for state in states)
+    return bool(one) and not one & other
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    """The tensors with any content in nested dicts and lists."""
+    if isinstance(tree, Tensor) and tree.numel() > 0:
+        yield tree
+    elif isinstance(tree, Mapping | list | tuple):
+        for part in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from _tensors(part)
 
 
 def weight_norm(energy: nn.Module) -> float:

@@ -15,14 +15,14 @@ class Chains:
     """An objective with a state that `state_dict` hands out without copying."""
 
     def __init__(self):
-        self.chains, self.copies = torch.zeros(3), 0
+        self.chains, self.reads = torch.zeros(3), 0
 
     def __call__(self, energy, batch, generator):
         self.chains += 1
         return mean_energy(energy, batch, generator)
 
     def state_dict(self):
-        self.copies += 1
+        self.reads += 1
         return {"chains": self.chains}
 
     def load_state_dict(self, state):
@@ -32,6 +32,14 @@ class Chains:
 def state_of(energy, objective=mean_energy, ema=0.5):
     device = torch.device("cpu")
     return RunState(energy, objective, 1e-2, (0.9, 0.999), ema, 3, device)
+
+
+class CopyingChains(Chains):
+    """The same, but `state_dict` returns copies, as that of a replay buffer."""
+
+    def state_dict(self):
+        self.last = super().state_dict()["chains"].clone()
+        return {"chains": self.last, "none": torch.empty(0), "count": [1, None]}
 
 
 def step(state):
@@ -55,9 +63,10 @@ def content(state):
     return torch.cat(numbers).tolist(), [*state.log.steps], state.position
 
 
+@pytest.mark.parametrize("kind", [Chains, CopyingChains])
 @pytest.mark.parametrize("snapshots", [1, 2, 3])
-def test_going_back_undoes_everything_as_often_as_wanted(snapshots):
-    objective = Chains()
+def test_going_back_undoes_everything_as_often_as_wanted(snapshots, kind):
+    objective = kind()
     state = state_of(TinyEnergy(), objective)
     with state.running(None, {}, resume=False):
         for _ in range(snapshots):  # the memory of older ones is used again
@@ -120,10 +129,23 @@ def test_a_snapshot_does_not_grow_with_the_log():
     assert sizes[0] == sizes[1]
 
 
+def test_a_state_that_comes_as_a_copy_is_not_copied_again():
+    """Chains are the largest part of a state."""
+    objective = CopyingChains()
+    state = state_of(TinyEnergy(), objective)
+    state.keep()
+    assert state.good["objective"]["chains"] is objective.last
+    objective = Chains()
+    state = state_of(TinyEnergy(), objective)
+    state.keep()
+    assert state.good["objective"]["chains"] is not objective.chains
+
+
 def test_the_state_of_the_objective_is_read_once_a_snapshot():
     objective = Chains()
     fit(objective=objective, steps=8, guard=Guard(snapshot_every=4))
-    assert objective.copies == 3  # at the start, after 4 and after 8 steps
+    # At the start, after 4 and after 8 steps; and twice to see whether it is a copy.
+    assert objective.reads == 5
 
 
 def test_an_interrupt_before_the_first_snapshot_overwrites_nothing(tmp_path):
