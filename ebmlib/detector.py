@@ -218,7 +218,7 @@ class EnergyDetector:
         fitted = self._view(fitted)[0]
         if self.one_exposure:
             registered = isinstance(self.frame, Registration)
-            self.exposure = (MatchedExposure if registered else Exposure).of(fitted)
+            self.exposure = (MatchedExposure if registered else Exposure).fit(fitted)
             fitted = self.exposure(fitted)
         with torch.random.fork_rng(devices=[]):  # weights depend on the seed alone
             generator = torch.manual_seed(self.seed)
@@ -304,7 +304,7 @@ class EnergyDetector:
             "energy_config": self.energy.config(),
             "threshold": self.threshold_,
             "shrink": self.shrink,
-            "reach": getattr(self.frame, "reach", None),
+            "reach": getattr(self.frame, "max_shift", None),
             "exposure": exposure and [exposure.mean, exposure.std],
         }
         write_checkpoint(path, tensors, header, FORMAT)
@@ -418,7 +418,7 @@ class EnergyDetector:
     def _view(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the energy sees, and the poses of the parts that were laid straight."""
         poses = None if self.frame is None else self.frame.pose(x)
-        view = x if self.frame is None else self.frame.straighten(x, poses)
+        view = x if self.frame is None else self.frame.align(x, poses)
         if self.shrink > 1:
             size = [side // self.shrink for side in view.shape[-2:]]
             view = interpolate(view, size, mode="area")
@@ -431,7 +431,7 @@ class EnergyDetector:
             maps = interpolate(maps[:, None], size, mode="bilinear")[:, 0]
         if poses is None:
             return maps
-        return self.frame.put_back(maps, poses, x.shape[-2:], outside)
+        return self.frame.inverse(maps, poses, x.shape[-2:], outside)
 
     def _energy(self, x: Tensor) -> Tensor:
         return energy_score(self.energy, self._view(x)[0])
