@@ -6,13 +6,18 @@ screw the mean gray level alone tells every defective test image from every norm
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ebmlib.view.chunks import by_chunks, mean_by_chunks
+from ebmlib.view.robust import cauchy_weights, weighted_sums
+
 LEAST_CONTRAST = 0.01  # below this standard deviation there is only sensor noise
-ROUNDS = 10  # of weights and light in turn
+ROUNDS = 6  # of weights and light in turn
+LATTICE = 64  # rows and columns, about, on which the light is compared
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Exposure:
     m and s are the mean and the standard deviation over all pixels and channels of an
     image together, so its hue stays. Then (a x + b)' = x' for every a > 0 and b, as
     long as nothing is clipped: whatever is computed from x' ignores the exposure.
+    s is at least 0.01, so an image without contrast becomes uniform.
 
     Attributes:
         mean: mean gray level after the change, in [0, 1].
@@ -34,16 +40,19 @@ class Exposure:
     std: float
 
     @classmethod
-    def of(cls, images: Tensor) -> Exposure:
+    def fit(cls, images: Tensor) -> Exposure:
         """The usual exposure of training images `(N, C, H, W)`: the mean of m and s."""
-        deviations, means = torch.std_mean(images, (1, 2, 3), correction=0)
-        return cls(float(means.mean()), float(deviations.mean()))
+        found = by_chunks(_mean_and_std, images).mean(0)
+        return cls(*found.tolist())
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images `(N, C, H, W)` at this exposure."""
-        s, m = torch.std_mean(images, (1, 2, 3), correction=0, keepdim=True)
-        x = (images - m) / s.clamp_min(LEAST_CONTRAST)
-        return (self.mean + self.std * x).clamp(0, 1)
+        return by_chunks(self._exposed, images)
+
+    def _exposed(self, images: Tensor) -> Tensor:
+        m, s = _mean_and_std(images)[:, :, None, None, None].unbind(1)
+        scale = self.std / s.clamp_min(LEAST_CONTRAST)
+        return torch.addcmul(self.mean - scale * m, scale, images).clamp_(0, 1)
 
 
 class MatchedExposure:
@@ -54,13 +63,17 @@ class MatchedExposure:
         w  = 1 / (1 + (e / 2 m)^2),   e = a x + b - T
 
     T is the mean part, m the median of |e|; a, b and the weights w are found in turn,
-    from `Exposure` on. The mean and the contrast of a whole image change when a large
-    dark defect lies in it, and then the rest of the part is lit wrongly. Here what does
-    not fit the mean part has little say in the light. For parts that lie still; the
-    invariance of `Exposure` holds too.
+    from `Exposure` on, on some 64 rows and columns of pixels of a larger image. The
+    mean and the contrast of a whole image change when a large dark defect lies in it,
+    and then the rest of the part is lit wrongly. Here pixels that differ from the mean
+    part have little influence on a and b. For parts that always lie in the same place;
+    the invariance of `Exposure` holds too.
 
     Args:
         template: `(C, h, w)`, T.
+
+    Raises:
+        ValueError: the template is not a float tensor of three axes.
     """
 
     def __init__(self, template: Tensor):
@@ -71,26 +84,64 @@ class MatchedExposure:
             )
         self.template = template
 
+    def __repr__(self) -> str:
+        """The kind and size of the template."""
+        c, h, w = self.template.shape
+        return f"MatchedExposure(template of {c} x {h} x {w})"
+
     @classmethod
-    def of(cls, images: Tensor) -> MatchedExposure:
+    def fit(cls, images: Tensor) -> MatchedExposure:
         """The mean part of training images `(N, C, h, w)` in their usual exposure."""
-        return cls(Exposure.of(images)(images).mean(0))
+        return cls(mean_by_chunks(Exposure.fit(images), images))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images `(N, C, h, w)` in the light of the mean part."""
-        x, wanted = images.double().flatten(1), self.template.double().flatten()
-        s, m = torch.std_mean(x, 1, correction=0, keepdim=True)
-        scale = wanted.std(correction=0) / s.clamp_min(LEAST_CONTRAST)
-        shift = wanted.mean() - scale * m
+        """Images `(N, C, h, w)` in the light of the mean part.
+
+        Raises:
+            ValueError: the images are not of the template's shape.
+        """
+        if images.shape[1:] != self.template.shape:
+            raise ValueError(
+                f"the mean part is {tuple(self.template.shape)}, got images of "
+                f"{tuple(images.shape[1:])}"
+            )
+        return by_chunks(self._matched, images)
+
+    def _matched(self, images: Tensor) -> Tensor:
+        scale, shift = (v[:, :, None, None] for v in self._light(images))
+        return torch.addcmul(shift, scale, images).clamp_(0, 1)
+
+    def _light(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The light of each image, a and b: `(N, 1)` each."""
+        images = images.detach()
+        every = max(1, round(math.sqrt(math.prod(images.shape[-2:])) / LATTICE))
+        x = images[:, :, ::every, ::every].flatten(1)  # (N, P)
+        wanted = self.template.to(images)[:, ::every, ::every].flatten()  # (P,)
+        m, s = _mean_and_std(x)[:, :, None].unbind(1)
+        center, spread = _mean_and_std(wanted[None])[0].clamp_min(1e-6)
+        z = (x - m) / s.clamp_min(LEAST_CONTRAST)
+        t = (wanted - center) / spread
+        terms = torch.stack([torch.ones_like(t), t, t * t])
+        scale, shift = torch.ones_like(m), torch.zeros_like(m)  # of z, to fit t
         for _ in range(ROUNDS):
-            error = (scale * x + shift - wanted).abs()
-            usual = error.median(1, keepdim=True).values.clamp_min(1e-6)
-            weight = 1 / (1 + (error / (2 * usual)) ** 2)
-            weight = weight / weight.sum(1, keepdim=True)
-            means = (weight * x).sum(1, keepdim=True), (weight * wanted).sum(1, True)
-            spread = (weight * (x - means[0]) ** 2).sum(1, keepdim=True)
-            other = (weight * (wanted - means[1]) ** 2).sum(1, keepdim=True)
-            scale = other.sqrt() / spread.sqrt().clamp_min(LEAST_CONTRAST)
-            shift = means[1] - scale * means[0]
-        moved = scale * x + shift
-        return moved.clamp(0, 1).to(images.dtype).view_as(images)
+            weight = cauchy_weights(torch.addcmul(shift - t, scale, z), 2.0)
+            total, of_t, of_tt = weighted_sums(weight, terms)[:, :, None].unbind(1)
+            weight *= z
+            of_z = weight.sum(1, keepdim=True) / total
+            weight *= z
+            var_z = weight.sum(1, keepdim=True) / total - of_z**2
+            var_t = of_tt / total - (of_t / total) ** 2
+            scale = var_t.clamp_min(0).sqrt() / torch.maximum(
+                var_z.clamp_min(0).sqrt(), LEAST_CONTRAST / s.clamp_min(LEAST_CONTRAST)
+            )
+            shift = of_t / total - scale * of_z
+        scale = spread * scale / s.clamp_min(LEAST_CONTRAST)
+        return scale, center + spread * shift - scale * m
+
+
+def _mean_and_std(images: Tensor) -> Tensor:
+    """Mean and standard deviation of each image over everything: `(N, 2)`."""
+    flat = images.flatten(1)
+    mean = flat.mean(1, keepdim=True)
+    norm = torch.linalg.vector_norm(flat - mean, dim=1, keepdim=True)
+    return torch.cat([mean, norm / math.sqrt(flat.shape[1])], dim=1)

@@ -16,9 +16,13 @@ class Frame:
     """A rectangle of `(h, w)` pixels that is laid on each image at a pose of its own.
 
     A pose is the frame's center (x, y) in px of the image, and its angle in radians.
+    The center of the first pixel of an image is (0, 0).
 
     Args:
         template: `(h, w)`, the mean gray image of the parts in the frame.
+
+    Raises:
+        ValueError: the template is not a float tensor of two axes.
     """
 
     def __init__(self, template: Tensor):
@@ -28,57 +32,92 @@ class Frame:
             )
         self.template = template
 
+    def __repr__(self) -> str:
+        """The kind and size of the frame."""
+        h, w = self.template.shape
+        return f"{type(self).__name__}(template of {h} x {w} px)"
+
     def pose(self, images: Tensor) -> Tensor:
         """Where the frame lies on images `(N, C, H, W)`: `(N, 3)`, see the class."""
         raise NotImplementedError
 
-    def straighten(self, images: Tensor, poses: Tensor) -> Tensor:
+    def align(self, images: Tensor, poses: Tensor) -> Tensor:
         """What the frame holds: `(N, C, H, W)` to `(N, C, h, w)`, bilinearly.
 
         Beyond the border of the image its outermost pixels are repeated.
         """
+        height, width = images.shape[-2:]
         h, w = self.template.shape
-        column = torch.arange(w) - (w - 1) / 2
-        row = torch.arange(h)[:, None] - (h - 1) / 2
-        x, y, angle = poses[:, :, None, None].unbind(1)  # (N, 1, 1) each
-        c, s = torch.cos(angle), torch.sin(angle)
-        return sample(images, x + c * column - s * row, y + s * column + c * row)
+        right = torch.arange(w).to(images) - (w - 1) / 2
+        down = torch.arange(h).to(images) - (h - 1) / 2
+        x, y, c, s = _columns(poses)
+        x, y = (2 * x + 1) / width - 1, (2 * y + 1) / height - 1
+        at_x = x + (2 / width) * c * right, (-2 / width) * s * down
+        at_y = y + (2 / height) * s * right, (2 / height) * c * down
+        return sample(images, _grid(at_x, at_y))
 
-    def put_back(
-        self, maps: Tensor, poses: Tensor, size: tuple[int, int], outside: float
+    def inverse(
+        self,
+        maps: Tensor,
+        poses: Tensor,
+        size: tuple[int, int],
+        outside: float = 0.0,
+        grid: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Maps of what the frame holds, `(N, h, w)`, in the image: `(N, H, W)`.
+        """Maps of what the frame holds, `(N, a, b)`, in the image: `(N, H, W)`.
 
         Args:
-            maps: what was computed in the frame.
+            maps: what was computed in the frame; the grid of a x b values covers the
+                frame, whatever a and b are.
             poses: of the same images, from `pose`.
             size: height and width of the images in px.
             outside: value of pixels that the frame does not cover.
+            grid: height and width of the maps in the image, if not `size`: they cover
+                the same image with more or with fewer values.
         """
-        h, w = maps.shape[1:]
-        column, row = self._in_frame(maps, poses, size)
-        inside = (column > -0.5) & (column < w - 0.5) & (row > -0.5) & (row < h - 0.5)
-        back = sample(maps[:, None], column, row)[:, 0]
-        return torch.where(inside, back, torch.full_like(back, outside))
+        at = self._in_frame(poses.to(maps.device), size, grid or size)
+        inside = (at.abs() < 1).all(-1)
+        return torch.where(inside, sample(maps[:, None], at)[:, 0], outside)
 
     def _in_frame(
-        self, maps: Tensor, poses: Tensor, size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """Column and row in the maps of every pixel of the image, `(N, H, W)` each."""
-        h, w = maps.shape[1:]
-        x, y, angle = poses[:, :, None, None].unbind(1)
-        c, s = torch.cos(angle), torch.sin(angle)
-        right = torch.arange(size[1]) - x  # (N, 1, W)
-        down = torch.arange(size[0])[:, None] - y  # (N, H, 1)
-        column = c * right + s * down + (w - 1) / 2
-        row = c * down - s * right + (h - 1) / 2
-        return column, row
+        self, poses: Tensor, size: tuple[int, int], grid: tuple[int, int]
+    ) -> Tensor:
+        """Where each value of `grid` lies in the frame, x and y: `(N, *grid, 2)`.
+
+        The sides of the frame are at -1 and 1.
+        """
+        h, w = self.template.shape
+        below, beside = (
+            (torch.arange(values).to(poses) + 0.5) * (side / values) - 0.5
+            for side, values in zip(size, grid, strict=True)
+        )
+        x, y, c, s = _columns(poses)
+        right, down = (2 / w) * (beside - x), (2 / h) * (below - y)  # (N, W), (N, H)
+        at_x = c * right, (h / w) * s * down
+        at_y = (-w / h) * s * right, c * down
+        return _grid(at_x, at_y)
 
 
-def sample(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Images `(N, C, H, W)` at pixel coordinates x, y `(N, h, w)`, bilinearly."""
-    height, width = images.shape[-2:]
-    x, y = torch.broadcast_tensors(x, y)
-    at = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
-    at = at.to(images)
-    return F.grid_sample(images, at, padding_mode="border", align_corners=False)
+def _columns(poses: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Center x and y, cosine and sine of the angle, `(N, 1)` each."""
+    x, y, angle = poses.detach()[:, :, None].unbind(1)
+    return x, y, torch.cos(angle), torch.sin(angle)
+
+
+def _grid(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
+    """The points x, y, each a sum of terms `(N, w)` and `(N, h)`: `(N, h, w, 2)`."""
+    (n, w), h = x[0].shape, x[1].shape[1]
+    grid = x[0].new_empty(n, h, w, 2)
+    for k, (along, down) in enumerate((x, y)):
+        torch.add(along[:, None, :], down[:, :, None], out=grid[..., k])
+    return grid
+
+
+def sample(images: Tensor, grid: Tensor) -> Tensor:
+    """Images `(N, C, H, W)` at points `(N, h, w, 2)`, x and y, bilinearly.
+
+    The borders of the image are at -1 and 1; beyond them its outermost pixels repeat.
+    """
+    return F.grid_sample(
+        images, grid.to(images), padding_mode="border", align_corners=False
+    )

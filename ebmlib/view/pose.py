@@ -1,4 +1,4 @@
-"""Lay parts straight, so that their position in the image says something (chapter 12).
+"""Rotate parts to a canonical pose, so that their position counts (chapter 12).
 
 An energy that knows where it looks is much sharper than one that must accept every part
 of the product everywhere. `choose_layout` reads from the *training* images alone which
@@ -6,8 +6,8 @@ of three cases a product is:
 
 - it always lies in the same place (a bottle seen from above): nothing to do here, and
   `ebmlib.view.registration` takes out the last few pixels;
-- it lies in any direction on an even ground (a screw): turn each image by the direction
-  of the part itself and cut out a `PartFrame`, in which the part always lies alike;
+- it lies in any direction on a uniform ground (a screw): rotate each image by the
+  direction of the part itself and cut out a `PartFrame`, in which all parts lie alike;
 - it has no place (a cloth, a part without a direction): position cannot be used.
 
 The measure is the share of the pixels' variance that their position explains,
@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+from ebmlib.view.chunks import CHUNK, by_chunks, mean_by_chunks
 from ebmlib.view.frame import Frame
 
 COARSE = 32  # px of the shorter side at which R^2 is taken
@@ -46,7 +47,8 @@ class Layout:
 
     Attributes:
         aligned: position carries information, in the frame if there is one.
-        frame: how to lay a part straight, or None to leave the images as they are.
+        frame: how to rotate a part to its canonical pose, or None to leave the images
+            as they are.
         explained: R^2 of the images as they are.
         explained_in_frame: R^2 in the frame; None if no frame was tried.
     """
@@ -62,19 +64,22 @@ def choose_layout(images: Tensor) -> Layout:
 
     Position counts as informative from R^2 = 0.5. A frame is used only where position
     alone falls short of that and the frame does not, and where every second part is
-    at least 1.5 times as long as wide, on an even ground.
+    at least 1.5 times as long as wide, on a uniform ground.
+
+    Raises:
+        ValueError: as `explained_by_position`.
     """
     as_is = explained_by_position(images)
     if as_is >= EXPLAINED:
         return Layout(True, None, as_is, None)
-    found = [_part(image) for image in images]
+    found = _parts(images)
     plain = np.median([part.plain for part in found])
     elongation = np.median([part.elongation for part in found])
     if plain < PLAIN or elongation < ELONGATED:
         return Layout(False, None, as_is, None)
     frame = PartFrame._of(images, found)
-    poses = frame._way_round(images, torch.stack([part.pose for part in found]))
-    in_frame = explained_by_position(frame.straighten(images, poses))
+    poses = by_chunks(frame._way_round, images, _poses(found, images))
+    in_frame = _explained(by_chunks(lambda *a: _coarse(frame.align(*a)), images, poses))
     if in_frame < EXPLAINED:
         return Layout(False, None, as_is, in_frame)
     return Layout(True, frame, as_is, in_frame)
@@ -90,31 +95,38 @@ def explained_by_position(images: Tensor) -> float:
         raise ValueError(
             f"need at least two images (N, C, H, W), got {tuple(images.shape)}"
         )
+    return _explained(by_chunks(_coarse, images))
+
+
+def _coarse(images: Tensor) -> Tensor:
+    """Images averaged down to 32 px, without shading."""
     scale = max(1.0, min(images.shape[-2:]) / COARSE)
     size = [round(side / scale) for side in images.shape[-2:]]
-    x = F.interpolate(images, size, mode="area")
-    x = without_shading(x)
+    return without_shading(F.interpolate(images, size, mode="area"))
+
+
+def _explained(x: Tensor) -> float:
     x = x / x.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
     within = x.var(0).mean()  # unbiased: a mean of unrelated images explains nothing
     return float(1 - within / x.var().clamp_min(1e-12))
 
 
 def without_shading(images: Tensor) -> Tensor:
-    """Less the best quadratic surface of position, in each channel: `(N, C, H, W)`.
+    """Images minus the best quadratic surface of position, per channel: `(N, C, H, W)`.
 
     What is left has the mean 0 and no slope. The surface is 1, x, y, x^2, x y, y^2 in
     the least squares sense: a lamp from the side, or corners that a lens darkens.
     """
-    down, right = (torch.linspace(-1, 1, n).to(images) for n in images.shape[-2:])
-    down, right = torch.meshgrid(down, right, indexing="ij")
+    sides = (torch.linspace(-1, 1, n, dtype=images.dtype) for n in images.shape[-2:])
+    down, right = torch.meshgrid(*sides, indexing="ij")
     terms = torch.ones_like(down), right, down, right**2, right * down, down**2
     basis = torch.linalg.qr(torch.stack(terms, -1).flatten(0, 1))[0]  # (H W, 6)
-    flat = images.flatten(2)
+    flat, basis = images.flatten(2), basis.to(images.device)
     return (flat - flat @ basis @ basis.T).view_as(images)
 
 
 class PartFrame(Frame):
-    """A rectangle that moves with the part: the part always lies alike in it.
+    """A rectangle that moves and turns with the part: all parts lie alike in it.
 
     The part is the largest region that differs from the ground, whose color is the
     median of the image's border (threshold: Otsu 1979). Its direction is the axis of
@@ -122,7 +134,8 @@ class PartFrame(Frame):
     round, the one is taken that correlates better with `template`, the mean gray image
     of the training parts.
 
-    What lies outside the rectangle is not seen.
+    What lies outside the rectangle is not seen. Connected regions and moments are found
+    on the CPU, at 128 px of the shorter side; all else runs where the images lie.
 
     Args:
         template: `(h, w)` gray values of the mean part.
@@ -136,57 +149,87 @@ class PartFrame(Frame):
         all, half of it on each side, is left around them; its sides are multiples of
         16 px, as the networks need.
         """
-        return cls._of(images, [_part(image) for image in images], margin)
+        return cls._of(images, _parts(images), margin)
 
     @classmethod
     def _of(cls, images: Tensor, parts: list[_Part], margin: float = 0.08) -> PartFrame:
         long = np.quantile([part.length for part in parts], 0.98)
         wide = np.quantile([part.width for part in parts], 0.98)
         sides = (wide + margin * long, long + margin * long)  # a margin of equal width
-        height, width = (16 * math.ceil(side / 16) for side in sides)
-        frame = cls(torch.zeros(height, width))
-        poses = torch.stack([part.pose for part in parts])
+        height, width = (16 * max(1, math.ceil(side / 16)) for side in sides)
+        frame = cls(images.new_zeros(height, width))
+        poses = _poses(parts, images)
         for _ in range(3):  # agree on the way round, starting from the thick end
-            gray = frame.straighten(images, poses).mean(1)  # (N, h, w)
-            frame = cls(gray.mean(0))
-            poses = frame._way_round(images, poses)
+            frame = cls(mean_by_chunks(frame._gray, images, poses))
+            poses = by_chunks(frame._way_round, images, poses)
         return frame
 
     def pose(self, images: Tensor) -> Tensor:
-        """Where the parts lie: `(N, 3)`, center (x, y) in px and angle in radians."""
-        poses = torch.stack([_part(image).pose for image in images.cpu()])
-        return self._way_round(images.cpu(), poses)
+        """Where the parts lie: `(N, 3)`, center (x, y) in px and angle in radians.
+
+        The center of an image without a part is its middle.
+        """
+        poses = _poses(_parts(images), images)
+        return by_chunks(self._way_round, images, poses)
 
     def _way_round(self, images: Tensor, poses: Tensor) -> Tensor:
-        turned = poses + torch.tensor([0.0, 0.0, math.pi])
-        fits = [self._likeness(images, p) for p in (poses, turned)]
+        turned = poses + poses.new_tensor([0.0, 0.0, math.pi])
+        gray = images.mean(1, keepdim=True)
+        fits = [self._likeness(gray, p) for p in (poses, turned)]
         return torch.where((fits[0] >= fits[1])[:, None], poses, turned)
 
-    def _likeness(self, images: Tensor, poses: Tensor) -> Tensor:
-        """Correlation of each straightened image with the template, `(N,)`."""
-        gray = self.straighten(images, poses).mean(1).flatten(1)  # (N, h w)
+    def _likeness(self, gray: Tensor, poses: Tensor) -> Tensor:
+        """Correlation of what the frame holds with the template, `(N,)`."""
+        gray = self.align(gray, poses).flatten(1)  # (N, h w)
         gray = gray - gray.mean(1, keepdim=True)
-        wanted = self.template.flatten() - self.template.mean()
-        return gray @ wanted / gray.norm(dim=1).clamp_min(1e-6)
+        template = self.template.to(gray).flatten()
+        wanted = template - template.mean()
+        return (gray * wanted).sum(1) / gray.norm(dim=1).clamp_min(1e-6)
+
+    def _gray(self, images: Tensor, poses: Tensor) -> Tensor:
+        return self.align(images.mean(1, keepdim=True), poses)[:, 0]
 
 
 @dataclass(frozen=True)
 class _Part:
-    pose: Tensor  # (3,): center x, y in px, angle
+    pose: tuple[float, float, float]  # center x, y in px, angle
     length: float  # px, along the axis
     width: float
     elongation: float  # standard deviation along the axis over that across
     plain: float  # share of the border that looks like ground
 
 
-def _part(image: Tensor) -> _Part:
-    """The largest thing on the ground of one image `(C, H, W)`."""
-    height, width = image.shape[-2:]
+def _poses(parts: list[_Part], like: Tensor) -> Tensor:
+    """The poses of parts, `(N, 3)`, on the device of `like`."""
+    return torch.tensor([part.pose for part in parts], dtype=torch.float32).to(like)
+
+
+def _parts(images: Tensor) -> list[_Part]:
+    """The largest thing on the ground of each of the images `(N, C, H, W)`."""
+    height, width = images.shape[-2:]
     step = max(1, min(height, width) // FINE)
-    mask, plain = _largest_part(F.avg_pool2d(image, step) if step > 1 else image)
+    edge = max(2, min(height // step, width // step) // 32)
+    found = []
+    for x in images.split(CHUNK):
+        x = F.avg_pool2d(x, step) if step > 1 else x
+        border = torch.ones(x.shape[-2:], dtype=torch.bool, device=x.device)
+        border[edge:-edge, edge:-edge] = False
+        ground = x[:, :, border].median(2).values  # (N, C)
+        distance = (x - ground[:, :, None, None]).abs_().amax(1)  # (N, h, w)
+        outer = border.cpu().numpy()
+        for far in distance.cpu().numpy():
+            limit = _otsu(far)
+            plain = float((far[outer] <= limit).mean())
+            found.append(_part(_largest(far > limit), plain, step, (height, width)))
+    return found
+
+
+def _part(mask: np.ndarray, plain: float, step: int, size: tuple[int, int]) -> _Part:
+    """The part whose pixels, of `step` px each, are True in `mask`."""
+    height, width = size
     y, x = (step * (i + 0.5) - 0.5 for i in np.nonzero(mask))  # in px of the image
     if len(x) < 8:  # nothing there: the frame looks at the middle
-        center = torch.tensor([(width - 1) / 2, (height - 1) / 2, 0.0])
+        center = ((width - 1) / 2, (height - 1) / 2, 0.0)
         return _Part(center, 0.0, 0.0, 1.0, plain)
     points = np.stack([x, y], axis=1).astype(np.float64)
     middle = points.mean(0)
@@ -201,7 +244,7 @@ def _part(image: Tensor) -> _Part:
     center = center + (across.max() + across.min()) / 2 * normal
     angle = math.atan2(axis[1], axis[0])
     return _Part(
-        torch.tensor([*center, angle], dtype=torch.float32),
+        (float(center[0]), float(center[1]), angle),
         length=float(np.ptp(along)) + step,
         width=float(np.ptp(across)) + step,
         elongation=math.sqrt(spread[1] / max(spread[0], 1e-9)),
@@ -209,19 +252,13 @@ def _part(image: Tensor) -> _Part:
     )
 
 
-def _largest_part(image: Tensor) -> tuple[np.ndarray, float]:
-    """Mask `(H, W)` of the part, and the share of the border that is ground."""
-    edge = max(2, min(image.shape[-2:]) // 32)
-    inner = torch.ones(image.shape[-2:], dtype=torch.bool)
-    inner[edge:-edge, edge:-edge] = False
-    ground = image[:, inner].median(1).values  # (C,)
-    distance = (image - ground[:, None, None]).abs().amax(0).numpy()  # (H, W)
-    limit = _otsu(distance)
-    mask = ndimage.binary_fill_holes(distance > limit)
-    labels, count = ndimage.label(mask)
-    if count:
-        mask = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
-    return mask, float((distance[inner.numpy()] <= limit).mean())
+def _largest(mask: np.ndarray) -> np.ndarray:
+    """The largest connected region of a mask `(H, W)`, its holes filled."""
+    filled = ndimage.binary_fill_holes(mask)
+    labels, count = ndimage.label(filled)
+    if count == 0:
+        return filled
+    return labels == 1 + np.bincount(labels.ravel())[1:].argmax()
 
 
 def _otsu(values: np.ndarray) -> float:

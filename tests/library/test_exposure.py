@@ -13,14 +13,14 @@ def images(n: int = 6):
 
 def test_gain_and_offset_are_undone():
     x = images()
-    exposure = Exposure.of(x)
+    exposure = Exposure.fit(x)
     gain = torch.linspace(0.5, 1.2, 6)[:, None, None, None]
     assert torch.allclose(exposure(gain * x + 0.05), exposure(x), atol=1e-5)
 
 
 def test_every_image_gets_the_mean_and_contrast_of_the_training_images():
     x = images()
-    changed = Exposure.of(x)(0.7 * x)
+    changed = Exposure.fit(x)(0.7 * x)
     s, m = torch.std_mean(x, (1, 2, 3), correction=0)
     means = changed.mean((1, 2, 3))
     assert torch.allclose(means, m.mean().expand(6), atol=1e-5)
@@ -29,7 +29,7 @@ def test_every_image_gets_the_mean_and_contrast_of_the_training_images():
 
 def test_it_changes_nothing_the_second_time_and_keeps_the_hue():
     x = images()
-    exposure = Exposure.of(x)
+    exposure = Exposure.fit(x)
     once = exposure(x)
     assert torch.allclose(exposure(once), once, atol=1e-5)
     red_green = x[:, 0] - x[:, 1]
@@ -58,7 +58,7 @@ def part() -> torch.Tensor:
 
 def test_matched_light_is_undone_too():
     x = part()
-    matched = MatchedExposure.of(x)
+    matched = MatchedExposure.fit(x)
     gain = torch.linspace(0.6, 1.1, 6)[:, None, None, None]
     assert torch.allclose(matched(gain * x + 0.05), matched(x), atol=1e-5)
     assert torch.allclose(matched(matched(x)), matched(x), atol=1e-3)
@@ -71,14 +71,14 @@ def test_damage_does_not_change_the_light_of_the_rest():
     rest = torch.ones(24, 24, dtype=torch.bool)
     rest[2:10, 2:12] = False
     gaps = {
-        kind: (kind.of(x)(damaged) - kind.of(x)(x))[:, :, rest].abs().mean().item()
+        kind: (kind.fit(x)(damaged) - kind.fit(x)(x))[:, :, rest].abs().mean().item()
         for kind in (Exposure, MatchedExposure)
     }
     assert gaps[MatchedExposure] < 0.003 < 10 * 0.003 < gaps[Exposure]
 
 
 def test_an_even_image_gets_no_invented_contrast():
-    matched = MatchedExposure.of(part())
+    matched = MatchedExposure.fit(part())
     changed = matched(torch.full((1, 3, 24, 24), 0.9))
     assert torch.isfinite(changed).all()
     assert changed.std() < 1e-5

@@ -90,16 +90,16 @@ def test_the_three_cases_are_told_from_training_images(name, aligned, framed):
 
 def test_a_turned_image_gives_the_same_straight_part(bolts, frame):
     images = bolts.train[:8]
-    straight = frame.straighten(images, frame.pose(images))
+    straight = frame.align(images, frame.pose(images))
     for quarters in (1, 2, 3):  # exact rotations, no resampling
         turned = torch.rot90(images, quarters, dims=(2, 3))
-        again = frame.straighten(turned, frame.pose(turned))
+        again = frame.align(turned, frame.pose(turned))
         assert (again - straight).abs().mean() < 0.01
         assert (again - straight).abs().max() < 0.35  # bilinear, at an edge
 
 
 def test_parts_point_the_same_way(bolts, frame):
-    straight = frame.straighten(bolts.train, frame.pose(bolts.train)).mean(1)
+    straight = frame.align(bolts.train, frame.pose(bolts.train)).mean(1)
     ground = straight.flatten(1).median(1).values[:, None, None]
     part = (straight - ground).abs() > 0.15  # (N, h, w)
     left, *_, right = part.chunk(5, dim=2)
@@ -114,7 +114,7 @@ def test_a_part_of_even_shape_is_told_from_its_mirror_image_by_its_gray():
     other = torch.rot90(part, 2, dims=(2, 3))
     images = torch.cat([part, part, part, other])
     frame = PartFrame.fit(images)
-    straight = frame.straighten(images, frame.pose(images))
+    straight = frame.align(images, frame.pose(images))
     assert (straight[0] - straight[3]).abs().mean() < 0.02
 
 
@@ -124,11 +124,11 @@ def test_putting_back_undoes_straightening(bolts, frame):
     row = torch.linspace(-1, 1, 96)
     maps = torch.sin(2 * row)[:, None] * torch.cos(row)  # smooth, so bilinear is exact
     maps = maps.expand(6, -1, -1)
-    straight = frame.straighten(maps[:, None], poses)[:, 0]
-    back = frame.put_back(straight, poses, (96, 96), outside=math.nan)
+    straight = frame.align(maps[:, None], poses)[:, 0]
+    back = frame.inverse(straight, poses, (96, 96), outside=math.nan)
     inside = torch.isfinite(back)
     assert 0.2 < inside.float().mean() < 0.7
-    part = frame.put_back(torch.ones_like(straight), poses, (96, 96), outside=0.0)
+    part = frame.inverse(torch.ones_like(straight), poses, (96, 96), outside=0.0)
     assert torch.equal(part > 0, inside)
     deep = -torch.nn.functional.max_pool2d(-part[:, None], 5, 1, 2)[:, 0] > 0
     assert (back - maps)[deep].abs().max() < 0.02
@@ -137,7 +137,7 @@ def test_putting_back_undoes_straightening(bolts, frame):
 def test_an_image_without_a_part_is_looked_at_in_the_middle(frame):
     poses = frame.pose(torch.full((2, 3, 96, 96), 0.7))
     assert torch.equal(poses[:, :2], torch.full((2, 2), 47.5))
-    straight = frame.straighten(torch.full((2, 3, 96, 96), 0.7), poses)
+    straight = frame.align(torch.full((2, 3, 96, 96), 0.7), poses)
     assert torch.allclose(straight, torch.full_like(straight, 0.7))
 
 

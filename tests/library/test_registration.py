@@ -24,7 +24,7 @@ def shifted(image: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
     """The picture, moved right and down by the shifts: (x, y) in px."""
     frame = Registration(torch.zeros(image.shape[-2:]), 9)
     poses = frame._poses(-shifts)
-    return frame.straighten(image.expand(len(shifts), -1, -1, -1), poses)
+    return frame.align(image.expand(len(shifts), -1, -1, -1), poses)
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +58,16 @@ def test_damage_hardly_moves_it(frame):
 
 def test_an_image_that_lies_right_is_left_alone(frame):
     pose = frame._poses(torch.zeros(1, 2))
-    assert torch.allclose(frame.straighten(scene(), pose), scene(), atol=1e-5)
+    assert torch.allclose(frame.align(scene(), pose), scene(), atol=1e-5)
     maps = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(frame.put_back(maps, pose, (64, 64), 0.0), maps, atol=1e-5)
+    assert torch.allclose(frame.inverse(maps, pose, (64, 64), 0.0), maps, atol=1e-5)
 
 
 def test_putting_back_undoes_the_shift_and_covers_the_image(frame):
     poses = frame._poses(SHIFTS)
     maps = shifted(scene(), SHIFTS).mean(1)
-    back = frame.put_back(
-        frame.straighten(maps[:, None], poses)[:, 0], poses, (64, 64), float("nan")
+    back = frame.inverse(
+        frame.align(maps[:, None], poses)[:, 0], poses, (64, 64), float("nan")
     )
     assert torch.isfinite(back).all()
     assert (back - maps)[:, 4:-4, 4:-4].abs().max() < 0.03  # twice bilinear
@@ -77,17 +77,17 @@ def test_fitting_makes_the_parts_equal_and_knows_how_far_they_lay():
     images = shifted(scene(), SHIFTS)
     frame = Registration.fit(images)
     before = images.var(0).mean()
-    after = frame.straighten(images, frame.pose(images))[:, :, 6:-6, 6:-6].var(0).mean()
+    after = frame.align(images, frame.pose(images))[:, :, 6:-6, 6:-6].var(0).mean()
     assert after < 0.02 * before
     centered = SHIFTS - SHIFTS.mean(0)
-    assert frame.reach == pytest.approx(centered.abs().max().item(), abs=0.2)
+    assert frame.max_shift == pytest.approx(centered.abs().max().item(), abs=0.2)
 
 
 def test_the_reach_is_the_way_of_the_furthest_training_image(nuts):
     frame = Registration.fit(nuts.train)
     free = Registration(frame.template, 4.0)  # further than any of them
     furthest = (free.pose(nuts.train)[:, :2] - 31.5).abs().max()
-    assert frame.reach == pytest.approx(furthest.item(), abs=0.02)
+    assert frame.max_shift == pytest.approx(furthest.item(), abs=0.02)
     assert torch.allclose(frame.pose(nuts.train), free.pose(nuts.train), atol=0.02)
 
 
@@ -112,7 +112,7 @@ def test_an_even_image_stays_where_it_is(frame):
 def test_another_size_and_a_negative_reach_are_refused(frame):
     with pytest.raises(ValueError, match=r"registered to images of \(64, 64\) px"):
         frame.pose(torch.zeros(1, 3, 32, 32))
-    with pytest.raises(ValueError, match="reach must be >= 0"):
+    with pytest.raises(ValueError, match="max_shift must be >= 0"):
         Registration(torch.zeros(8, 8), -1)
 
 
@@ -134,7 +134,7 @@ def test_the_experts_register_parts_that_lie_still_and_keep_it_in_their_file(
 ):
     detector = fitted(nuts)
     assert detector.register and isinstance(detector.frame, Registration)
-    assert detector.frame.reach > 0
+    assert detector.frame.max_shift > 0
     detector.save(tmp_path / "nut.safetensors")
     loaded = EnergyDetector.load(tmp_path / "nut.safetensors", device="cpu")
     assert loaded.settings() == detector.settings()

@@ -1,0 +1,62 @@
+"""Gaussian smoothing of images and maps on the device where they lie (chapter 9)."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def gaussian_smooth(x: Tensor, sigma: float, truncate: float = 4.0) -> Tensor:
+    """Images convolved with a Gaussian over their last two axes, same shape.
+
+        y = G_H x G_W^T,   G_n[i, j] = sum of g(k) over all k with mirror(i + k) = j
+
+    g(k) is proportional to exp(-k^2 / (2 sigma^2)) for |k| <= truncate * sigma, rounded
+    to the nearest pixel, and sums to one. Beyond the border the image is mirrored, and
+    the outermost pixel is repeated (d c b a | a b c d | d c b a): mode "reflect" of
+    `scipy.ndimage.gaussian_filter`, which gives the same values. The mean over all
+    pixels is kept. The cost is H W (H + W) multiplications per image, whatever
+    the width of the Gaussian; gradients flow through it.
+
+    Args:
+        x: `(..., H, W)`, floating point, on any device.
+        sigma: standard deviation of the Gaussian in pixels, at least 0; 0 returns x.
+        truncate: radius of the window in units of sigma, positive.
+
+    Raises:
+        ValueError: fewer than two axes, no floating point, or an argument out of range.
+    """
+    if x.ndim < 2 or not x.is_floating_point():
+        raise ValueError(
+            "x must be a floating point tensor (..., H, W), got "
+            f"{tuple(x.shape)} of {x.dtype}"
+        )
+    if not sigma >= 0:
+        raise ValueError(f"sigma must be at least 0 pixels, got {sigma}")
+    if not truncate > 0:
+        raise ValueError(f"truncate must be positive, got {truncate}")
+    if sigma == 0:
+        return x
+    rows, columns = (
+        torch.tensor(_operator(n, float(sigma), float(truncate)), dtype=x.dtype).to(x)
+        for n in x.shape[-2:]
+    )
+    return rows @ (x @ columns.T)
+
+
+@functools.lru_cache(maxsize=16)
+def _operator(n: int, sigma: float, truncate: float) -> np.ndarray:
+    """The matrix G_n, `(n, n)`."""
+    radius = int(truncate * sigma + 0.5)
+    offsets = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    weights /= weights.sum()
+    at = np.arange(n)
+    matrix = np.zeros((n, n))
+    for offset, weight in zip(offsets, weights, strict=True):
+        mirrored = (at + offset) % (2 * n)  # the mirrored image has the period 2 n
+        matrix[at, np.minimum(mirrored, 2 * n - 1 - mirrored)] += weight
+    return matrix
