@@ -94,7 +94,7 @@ class Baseline(Estimator, ABC):
 def check_options(
     image_size: Size | None = None,
     smoothing: float | None = None,
-    **counts: int,
+    **counts: object,
 ) -> None:
     """Refuse values that no baseline accepts.
 
