@@ -1,11 +1,12 @@
 """Facts about the loop: what a step is, how a run ends, and what it refuses."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from elsewhere import META, Elsewhere
+from second_device import DEVICE
 from tiny_training import IMAGES, Poisoned, TinyEnergy, fit, mean_energy, weights
 from torch import nn
 
@@ -14,6 +15,7 @@ from ebmlib.devices import choose_device
 from ebmlib.guard import Guard
 from ebmlib.losses import LossResult
 from ebmlib.objectives import DenoisingScoreMatching
+from ebmlib.random import randn
 from ebmlib.training import train
 
 # what a step is
@@ -154,25 +156,72 @@ def plain_energy(energy, batch, generator):
     return LossResult(e.mean() + 0.1 * e.square().mean(), {})
 
 
-def test_a_run_stays_on_the_device_of_its_energy(monkeypatch):
-    """Images on the device are not copied to the CPU, and nothing mixes devices."""
-    seen = []
+@pytest.mark.parametrize("images", ["on the device", "on the CPU"])
+def test_a_run_on_another_device_gives_the_same_numbers(
+    tmp_path, monkeypatch, second_device, images
+):
+    """Weights, averages, snapshots, rollback, checkpoint and resume included."""
+    where = []
 
     def note(batch, generator):
-        seen.append(batch.device)
-        return batch * torch.rand(1, generator=generator).to(batch.device)
+        where.append(batch.device)
+        return batch * (1 + 0.01 * randn(batch.shape, generator, batch))
 
-    def objective(energy, batch, generator):
-        seen.append(batch.device)
-        return plain_energy(energy, batch, generator)
+    def run(device, name, stop_at=None):
+        def stop(step, info):
+            if step == stop_at:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebmlib.training.choose_device", lambda name: META)
-    energy = TinyEnergy()
-    options = {"steps": 3, "batch_size": 4, "ema": 0.9}
-    with Elsewhere():
-        train(energy, IMAGES.to(META), objective, augment=note, **options)
-    assert seen == [META] * 6
-    assert {p.device for p in energy.parameters()} == {META}
+        monkeypatch.setattr("ebmlib.training.choose_device", lambda name: device)
+        there = device if images == "on the device" else torch.device("cpu")
+        energy = TinyEnergy()
+        log = train(
+            energy,
+            IMAGES.to(there),
+            Poisoned(3, nan_loss, objective=noisy_energy),
+            steps=6,
+            batch_size=4,
+            learning_rate=1e-2,
+            ema=0.9,
+            augment=note,
+            checkpoint=tmp_path / name,
+            checkpoint_every=2,
+            callback=stop,
+        )
+        assert {p.device for p in energy.parameters()} == {device}
+        assert {*where} == {there}  # a batch is augmented where the images lie
+        where.clear()
+        return weights(energy).detach().cpu(), log
+
+    with pytest.warns(RuntimeWarning, match="step 3 refused"):
+        expected, log = run(torch.device("cpu"), "cpu")
+        with pytest.raises(KeyboardInterrupt):
+            run(second_device.device, "there", stop_at=5)
+    where.clear()
+    found, resumed = run(second_device.device, "there")
+    assert torch.equal(found, expected)
+    assert resumed.health == log.health and resumed.events[-1] == "resumed at step 4"
+
+
+def noisy_energy(energy, batch, generator):
+    return plain_energy(energy, batch + 0.1 * randn(batch.shape, generator, batch), 0)
+
+
+def nan_loss(energy, result):
+    return LossResult(result.loss * math.nan, result.health)
+
+
+def test_the_host_waits_a_few_times_a_step(monkeypatch, second_device):
+    """For the loss, the norm of the gradient and that of the weights."""
+    monkeypatch.setattr("ebmlib.training.choose_device", lambda name: DEVICE)
+    images, reads = second_device(IMAGES), []
+
+    def note(step, info):
+        reads.append(second_device.reads)
+
+    options = {"steps": 6, "batch_size": 4, "callback": note}
+    train(TinyEnergy(), images, plain_energy, **options)
+    assert [b - a for a, b in itertools.pairwise(reads[:5])] == [3] * 4
 
 
 def test_progress_is_written_to_stderr_only_and_only_if_wanted(capsys):

@@ -31,14 +31,14 @@ def mean_energy(energy, batch, generator):
 
 
 class Poisoned:
-    """`mean_energy`, but call number `bad` does something wrong."""
+    """An objective, but call number `bad` does something wrong."""
 
-    def __init__(self, bad, how):
-        self.bad, self.how, self._calls = bad, how, 0
+    def __init__(self, bad, how, objective=mean_energy):
+        self.bad, self.how, self.objective, self._calls = bad, how, objective, 0
 
     def __call__(self, energy, batch, generator):
         self._calls += 1
-        result = mean_energy(energy, batch, generator)
+        result = self.objective(energy, batch, generator)
         return self.how(energy, result) if self._calls == self.bad else result
 
 
