@@ -7,6 +7,7 @@ import torch
 
 from ebmlib.data import synthetic
 from ebmlib.detector import EnergyDetector
+from ebmlib.recipes import Experts
 from ebmlib.view.pose import (
     PartFrame,
     choose_layout,
@@ -147,10 +148,11 @@ def test_a_template_of_the_wrong_shape_is_refused():
 
 
 def test_the_detector_lays_parts_straight_and_maps_back(bolts, tmp_path):
-    detector = EnergyDetector(image_size=96, steps=2, holdout=0.2, device="cpu")
+    detector = EnergyDetector(Experts(steps=2), 96, holdout=0.2, device="cpu")
     with pytest.warns(UserWarning, match="held-out"):
         detector.fit(bolts.train)
-    assert detector.aligned is True and detector.frame is not None
+    view = detector.pipeline_.view
+    assert view.aligned_ is True and isinstance(view.frame_, PartFrame)
     detector.save(tmp_path / "bolt.safetensors")
     loaded = EnergyDetector.load(tmp_path / "bolt.safetensors", device="cpu")
     images = bolts.test

@@ -6,6 +6,7 @@ from torch.nn.functional import interpolate
 
 from ebmlib.data import synthetic
 from ebmlib.detector import EnergyDetector
+from ebmlib.recipes import Contrast, Experts
 from ebmlib.view.registration import Registration
 
 SHIFTS = torch.tensor(
@@ -123,7 +124,7 @@ def nuts():
 
 def fitted(nuts, **options) -> EnergyDetector:
     detector = EnergyDetector(
-        image_size=64, steps=2, holdout=0.2, device="cpu", **options
+        Experts(steps=2), 64, holdout=0.2, device="cpu", **options
     )
     with pytest.warns(UserWarning, match="held-out"):
         return detector.fit(nuts.train)
@@ -133,8 +134,8 @@ def test_the_experts_register_parts_that_lie_still_and_keep_it_in_their_file(
     nuts, tmp_path
 ):
     detector = fitted(nuts)
-    assert detector.register and isinstance(detector.frame, Registration)
-    assert detector.frame.max_shift > 0
+    assert isinstance(detector.pipeline_.view.frame_, Registration)
+    assert detector.pipeline_.view.frame_.max_shift > 0
     detector.save(tmp_path / "nut.safetensors")
     loaded = EnergyDetector.load(tmp_path / "nut.safetensors", device="cpu")
     assert loaded.settings() == detector.settings()
@@ -155,7 +156,7 @@ def test_the_experts_register_parts_that_lie_still_and_keep_it_in_their_file(
 
 
 def test_registration_can_be_left_out_and_is_left_out_elsewhere(nuts):
-    assert fitted(nuts, register=False).frame is None
-    assert EnergyDetector("contrast").register is False
+    assert fitted(nuts, register=False).pipeline_.view.frame_ is None
+    assert not Contrast.register
     weave = synthetic.make("weave", size=64, n_train=24, n_test=2, n_defective=5)
-    assert fitted(weave).frame is None
+    assert fitted(weave).pipeline_.view.frame_ is None

@@ -6,7 +6,11 @@ import torch
 from ebmlib.data.corruption import corrupt
 from ebmlib.losses import denoising_score_matching, noise_contrastive, restoration
 from ebmlib.networks import ConvEnergy, PatchEnergy
-from ebmlib.objectives import MEASURED, NoiseContrastive
+from ebmlib.objectives import (
+    MEASURED_CALLS,
+    ContrastAndRestoration,
+    NoiseContrastive,
+)
 
 
 def generator(seed=0):
@@ -74,7 +78,7 @@ def test_the_objective_adds_the_two_losses():
     """One pass through the network gives the same as the two public losses."""
     x = torch.rand(4, 3, 32, 32, generator=generator())
     for energy in (PatchEnergy(width=8, blocks=1), ConvEnergy(width=8, depth=2)):
-        both = NoiseContrastive(corrupt, restoration=0.3, stiffness=5.0)
+        both = ContrastAndRestoration(corrupt, restoration=0.3, stiffness=5.0)
         found = both(energy, x, generator(1)).loss
         y, masks = corrupt(x, generator(1))
         masks = masks if isinstance(energy, PatchEnergy) else None
@@ -103,7 +107,7 @@ def test_after_training_the_gradient_points_at_the_corruption():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         energy = PatchEnergy(channels=1, width=8, blocks=1, normalize=False)
-    objective, draws = NoiseContrastive(blot, restoration=1.0), generator(2)
+    objective, draws = ContrastAndRestoration(blot, restoration=1.0), generator(2)
     optimizer = torch.optim.Adam(energy.parameters(), 5e-3)
     for _ in range(200):
         optimizer.zero_grad()
@@ -122,7 +126,10 @@ def test_after_training_the_gradient_points_at_the_corruption():
     [
         (lambda e, x: restoration(e, x, x[:1]), "needs its corrupted copy"),
         (lambda e, x: restoration(e, x, x, stiffness=0), "stiffness must be positive"),
-        (lambda e, x: NoiseContrastive(corrupt, restoration=-1), "restoration must be"),
+        (
+            lambda e, x: ContrastAndRestoration(corrupt, restoration=-1),
+            "restoration must be",
+        ),
         (lambda e, x: NoiseContrastive(corrupt, clean=0), "clean must lie"),
         (
             lambda e, x: restoration(lambda z: e(z).detach(), x, x),
@@ -141,7 +148,7 @@ def test_fewer_clean_images_leave_the_corrupted_ones_as_they_were():
     y, masks = corrupt(x, generator(1))
     expected = noise_contrastive(energy, x[:2], y, masks)
     assert found.health == expected.health
-    force = NoiseContrastive(corrupt, restoration=1.0, clean=0.5)
+    force = ContrastAndRestoration(corrupt, restoration=1.0, clean=0.5)
     health = force(energy, x, generator(1)).health
     both = restoration(energy, x, y).health
     assert health["force_corrupted"] == pytest.approx(both["force_corrupted"], rel=1e-4)
@@ -150,11 +157,11 @@ def test_fewer_clean_images_leave_the_corrupted_ones_as_they_were():
 def test_the_warm_up_is_plain_contrast_and_is_remembered():
     x, energy = torch.rand(4, 3, 32, 32, generator=generator()), PatchEnergy(width=8)
     plain = NoiseContrastive(corrupt)(energy, x, generator(1))
-    objective = NoiseContrastive(corrupt, restoration=1.0, warmup=2)
+    objective = ContrastAndRestoration(corrupt, restoration=1.0, warmup=2)
     first = objective(energy, x, generator(1))
     assert torch.equal(first.loss, plain.loss)
     assert first.health["force_corrupted"] == 1.0  # a flat energy undoes nothing
-    resumed = NoiseContrastive(corrupt, restoration=1.0, warmup=2)
+    resumed = ContrastAndRestoration(corrupt, restoration=1.0, warmup=2)
     resumed.load_state_dict(objective.state_dict())
     for copy in (objective, resumed):
         assert copy(energy, x, generator(1)).loss == plain.loss  # the second call
@@ -174,12 +181,14 @@ class Spring:
 def test_the_measured_constant_is_that_of_the_energy_itself():
     x = torch.full((4, 1, 16, 16), 0.5)
     plain = NoiseContrastive(corrupt)
-    measured = NoiseContrastive(corrupt, restoration=2.0, stiffness=None)
+    measured = ContrastAndRestoration(corrupt, restoration=2.0, stiffness=None)
     energy = Spring(1.0)  # dE/dy = 6 (y - x): a restoring force with constant 6
-    for k in range(MEASURED):
+    for k in range(MEASURED_CALLS):
         loss = measured(energy, x, generator(k)).loss
         assert loss == plain(energy, x, generator(k)).loss
-    assert measured.slopes / measured.pulls == pytest.approx(36, rel=1e-5)
+    assert measured.gradient_squares / measured.change_squares == pytest.approx(
+        36, rel=1e-5
+    )
     taught = measured(energy, x, generator(99))
     assert taught.health["force_corrupted"] == pytest.approx(0, abs=1e-9)
     # The constant stays where it was measured: a flatter energy is now pulled back.
@@ -189,10 +198,10 @@ def test_the_measured_constant_is_that_of_the_energy_itself():
 
 def test_a_resumed_objective_goes_on_with_the_constant_it_measured():
     x = torch.full((4, 1, 16, 16), 0.5)
-    first = NoiseContrastive(corrupt, restoration=1.0, stiffness=None, warmup=2)
-    for k in range(2 + MEASURED):
+    first = ContrastAndRestoration(corrupt, restoration=1.0, stiffness=None, warmup=2)
+    for k in range(2 + MEASURED_CALLS):
         first(Spring(1.0), x, generator(k))
-    second = NoiseContrastive(corrupt, restoration=1.0, stiffness=None, warmup=2)
+    second = ContrastAndRestoration(corrupt, restoration=1.0, stiffness=None, warmup=2)
     second.load_state_dict(first.state_dict())
     losses = [one(Spring(0.8), x, generator(7)).loss for one in (first, second)]
     assert losses[0] == losses[1]
