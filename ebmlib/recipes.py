@@ -12,6 +12,7 @@ the attributes of `Recipe`:
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -344,6 +345,11 @@ class Backbone:
         options: dict[str, Any] = {"count": self.count, "seed": seed}
         options["channels"] = images.shape[1]
         if self.weights is None:
+            warnings.warn(
+                "the backbone's weights are random: give Backbone(weights=FILE), a "
+                "torchvision ResNet's, for pretrained features",
+                stacklevel=3,
+            )
             features = ResNetFeatures(**options)
         else:
             features = ResNetFeatures.from_file(self.weights, **options)

@@ -17,7 +17,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from ebmlib.baselines import BASELINES, PatchKNN, PerPixelGaussian
+from ebmlib.detector import EnergyDetector
 from ebmlib.estimator import AnomalyDetector, NotFittedError
+from ebmlib.recipes import ContrastiveDivergence, Experts
 
 SIDE = 32
 QUICK = {
@@ -28,6 +30,12 @@ QUICK = {
 }
 DETECTORS = {
     **{name: lambda n=name: BASELINES[n](**QUICK.get(n, {})) for name in BASELINES},
+    "contrastive divergence": lambda: EnergyDetector(
+        ContrastiveDivergence(steps=2, width=4), SIDE, false_alarm_rate=0.3
+    ),
+    "experts": lambda: EnergyDetector(
+        Experts(steps=2, width=8), SIDE, false_alarm_rate=0.3
+    ),
     "brightness, two-sided": lambda: BASELINES["brightness"](two_sided=True),
 }
 ALL = pytest.mark.parametrize("make", DETECTORS.values(), ids=DETECTORS.keys())

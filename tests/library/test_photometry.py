@@ -46,5 +46,6 @@ def test_the_saved_detector_does_not_follow_the_lamp():
 @pytest.mark.parametrize("method", RECIPES)
 def test_no_energy_follows_the_lamp(method, nut):
     steps = STEPS.get(method, 40)
-    detector = benchmark.fit(method, nut.train, aligned=True, steps=steps)
+    settings = benchmark.accepted(method, {"steps": steps})
+    detector = benchmark.fit(method, nut.train, aligned=True, **settings)
     assert largest_shift(detector.anomaly_score, nut.test) < LIMIT
