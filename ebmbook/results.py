@@ -32,7 +32,8 @@ COLUMNS = {
 METRICS = ("image_auroc", "pixel_auroc", "au_pro")
 MARK = "†"  # not above the best trivial row
 SHIPPED = Path(__file__).parent / "saved" / "results.json"
-# Names in recorded runs that are a recipe with this number of training steps today.
+# Names in recorded runs of what is a recipe with this number of training steps today.
+# (`thorough_contrast` was taught with the damage of `experts`.)
 FORMER_NAMES = {
     "thorough_contrast": ("contrast", 8000),
     "thorough_experts": ("experts", 8000),
