@@ -1,5 +1,6 @@
 """Facts about exposure: what a lamp does to an image is undone, and nothing else."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,6 +78,36 @@ def test_damage_does_not_change_the_light_of_the_rest():
     assert gaps[MatchedExposure] < 0.003 < 10 * 0.003 < gaps[Exposure]
 
 
+@pytest.mark.parametrize("shape", [(24, 24), (96, 96), (128, 176)])
+def test_some_rows_and_columns_in_single_precision_are_enough(shape):
+    """The formula with every pixel, exact medians, double precision, to convergence."""
+    generator = torch.Generator().manual_seed(5)
+    row, column = (torch.linspace(0, 3, n) for n in shape)
+    mean = 0.5 + 0.2 * torch.sin(row)[:, None] * torch.cos(2 * column)
+    grain = 0.03 * torch.randn(6, 3, *shape, generator=generator)
+    gain = torch.linspace(0.7, 1.1, 6)[:, None, None, None]
+    images = (gain * (mean + grain)).clamp(0, 1)
+    images[:, :, : shape[0] // 3, : shape[1] // 3] = 0.03
+    template = mean.expand(3, -1, -1)
+    found = MatchedExposure(template)(images)
+
+    x, t = images.double().flatten(1).numpy(), template.double().flatten().numpy()
+    a, b = np.ones((6, 1)), np.zeros((6, 1))
+    for _ in range(50):
+        e = np.abs(a * x + b - t)
+        w = 1 / (1 + (e / (2 * np.median(e, axis=1, keepdims=True))) ** 2)
+        mx, mt = (
+            (w * v).sum(1, keepdims=True) / w.sum(1, keepdims=True) for v in (x, t)
+        )
+        sx, st = (
+            (w * (v - m) ** 2).sum(1, keepdims=True) for v, m in ((x, mx), (t, mt))
+        )
+        a = np.sqrt(st / sx)
+        b = mt - a * mx
+    expected = np.clip(a * x + b, 0, 1).reshape(images.shape)
+    assert np.abs(found.numpy() - expected).mean(axis=(1, 2, 3)).max() < 1e-3
+
+
 def test_an_even_image_gets_no_invented_contrast():
     matched = MatchedExposure.fit(part())
     changed = matched(torch.full((1, 3, 24, 24), 0.9))
@@ -84,3 +115,10 @@ def test_an_even_image_gets_no_invented_contrast():
     assert changed.std() < 1e-5
     with pytest.raises(ValueError, match="template must be a float tensor"):
         MatchedExposure(torch.zeros(24, 24))
+    with pytest.raises(ValueError, match="the mean part is"):
+        matched(torch.zeros(1, 3, 24, 25))
+    for level in (0.0, 0.5, 1.0):  # training images without contrast
+        even = torch.full((4, 3, 8, 8), level)
+        assert torch.isfinite(MatchedExposure.fit(even)(even)).all()
+        assert torch.isfinite(MatchedExposure.fit(even)(images()[:, :, :8, :8])).all()
+        assert torch.isfinite(Exposure.fit(even)(even)).all()

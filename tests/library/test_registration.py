@@ -7,6 +7,7 @@ from torch.nn.functional import interpolate
 from ebmlib.data import synthetic
 from ebmlib.detector import EnergyDetector
 from ebmlib.recipes import Contrast, Experts
+from ebmlib.view import registration
 from ebmlib.view.registration import Registration
 
 SHIFTS = torch.tensor(
@@ -84,7 +85,7 @@ def test_fitting_makes_the_parts_equal_and_knows_how_far_they_lay():
     assert frame.max_shift == pytest.approx(centered.abs().max().item(), abs=0.2)
 
 
-def test_the_reach_is_the_way_of_the_furthest_training_image(nuts):
+def test_the_longest_shift_is_that_of_the_furthest_training_image(nuts):
     frame = Registration.fit(nuts.train)
     free = Registration(frame.template, 4.0)  # further than any of them
     furthest = (free.pose(nuts.train)[:, :2] - 31.5).abs().max()
@@ -110,7 +111,35 @@ def test_an_even_image_stays_where_it_is(frame):
     assert torch.isfinite(poses).all() and (poses[:, :2] - 31.5).abs().max() <= 4
 
 
-def test_another_size_and_a_negative_reach_are_refused(frame):
+def test_an_image_without_contrast_is_not_shifted_at_all(frame):
+    for level in (0.0, 0.4, 1.0):
+        poses = frame.pose(torch.full((2, 3, 64, 64), level))
+        assert torch.equal(poses, frame._poses(torch.zeros(2, 2)))
+    blank = Registration.fit(torch.full((4, 3, 64, 64), 0.5))
+    assert blank.max_shift == 0
+    assert torch.isfinite(Registration(blank.template, 4).pose(scene())).all()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (50, 77), (150, 131), (256, 256)])
+def test_the_shift_is_a_fixed_point_of_the_plain_steps(shape, monkeypatch):
+    """Few accelerated steps end where very many plain ones do."""
+    images = shifted(scene(*shape), SHIFTS * min(shape) / 64)
+    images = images + 0.05 * torch.rand(
+        images.shape, generator=torch.Generator().manual_seed(3)
+    )
+    frame = Registration(scene(*shape)[0].mean(0), min(shape) / 16)
+    few = frame.pose(images)
+    monkeypatch.setattr(registration, "ROUNDS", 40)
+    assert (frame.pose(images) - few).abs().max() < 2e-3 * min(shape) / 64
+
+
+def test_a_registered_image_is_not_shifted_again(frame):
+    images = shifted(scene(), SHIFTS)
+    again = frame.pose(frame.align(images, frame.pose(images)))
+    assert (again[:, :2] - 31.5).abs().max() < 0.05
+
+
+def test_another_size_and_a_negative_shift_are_refused(frame):
     with pytest.raises(ValueError, match=r"registered to images of \(64, 64\) px"):
         frame.pose(torch.zeros(1, 3, 32, 32))
     with pytest.raises(ValueError, match="max_shift must be >= 0"):
