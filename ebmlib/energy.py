@@ -150,9 +150,6 @@ def to_device_of(energy: object, x: Tensor) -> Tensor:
     return x.to(device_of(energy) or x.device)
 
 
-on_device_of = to_device_of  # the former name
-
-
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """A context in which a surrounding `torch.autocast` has no effect on `device`."""
     if autocast_is_on(device):
@@ -258,7 +255,7 @@ def _is_spec(value: object) -> bool:
     return isinstance(value, dict) and set(value) == {"name", "config"}
 
 
-def check_energy(value: Tensor, batch: int) -> Tensor:
+def check_energy(value: Any, batch: int) -> Tensor:
     """Return what an energy returned if it is one float for each of `batch` items."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         got = value.dtype if isinstance(value, Tensor) else type(value).__name__
@@ -271,14 +268,14 @@ def check_energy(value: Tensor, batch: int) -> Tensor:
     return value
 
 
-def check_positive(**numbers: int) -> None:
+def check_positive(**numbers: Any) -> None:
     """Refuse what is not a whole number of at least 1; the keyword is its name."""
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise ValueError(f"{name} must be a whole number >= 1; got {number!r}")
 
 
-def check_input(x: Tensor) -> None:
+def check_input(x: Any) -> None:
     """Refuse what is not a finite floating-point batch (B, *shape) with B >= 1."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
