@@ -22,7 +22,7 @@ from ebmlib.energy import (
 )
 from ebmlib.random import check_generator, randn
 
-READ_EVERY = 10  # steps between two readings of the vital signs on an accelerator
+READ_EVERY = 10  # steps between two readings of the vital signs
 
 
 class ChainDiverged(RuntimeError):  # noqa: N818
@@ -138,24 +138,23 @@ def langevin(
         ValueError: an option is out of range, or the energy has the wrong shape.
         ChainDiverged: a NaN, an infinity or a gradient whose square overflows, with
             the first step that has one; nothing is clamped away or hidden. Without a
-            callback, an accelerator finds it up to READ_EVERY steps later.
+            callback it is found up to READ_EVERY steps later.
     """
     _check_options(steps, step_size, snr, noise, clip_grad, bounds, generator)
     check_input(x)
     x = to_device_of(energy, x.detach())
     path = [x]
-    often = x.device.type == "cpu" or callback is not None
-    vitals = _VitalSigns(read_every=1 if often else READ_EVERY)
+    vitals = _VitalSigns(read_every=READ_EVERY if callback is None else 1)
     with frozen(energy), torch.no_grad(), _precision(x.device, autocast):
         for t in range(steps):
             value, gradient = differentiate(energy, x)
             clipping: list[Tensor] = []
             if clip_grad is not None:
                 gradient, clipping = _clip(gradient, clip_grad)
-            rms = gradient.square().mean().sqrt()
-            vitals.note(value.mean(), rms, *clipping)
+            square = gradient.square().mean()
+            vitals.note(value.mean(), square, *clipping)
             if step_size is None or noise is None:
-                step_size, noise = _scale(rms, step_size, snr, noise)
+                step_size, noise = _scale(square.sqrt(), step_size, snr, noise)
             if callback is not None:
                 moment = {"x": x, "energy": value, "gradient": gradient}
                 callback(t, moment | {"step_size": step_size, "noise": noise})
@@ -174,14 +173,14 @@ def langevin(
 class _VitalSigns:
     """The figures of each step, which are read every `read_every` steps.
 
-    Reading a number from an accelerator waits for all work that is queued there. No
-    divergence is missed in between, as a NaN in x stays.
+    Each reading takes time, and on an accelerator waits for all work that is queued
+    there. No divergence is missed in between, as a NaN in x stays.
     """
 
     def __init__(self, read_every: int):
         self.read_every = read_every
         self.noted: list[tuple[Tensor, ...]] = []
-        self.rows: list[list[float]] = []  # mean energy, rms gradient, those of _clip
+        self.rows: list[list[float]] = []  # E, mean squared dE/dx, those of _clip
 
     def note(self, *figures: Tensor) -> None:
         """Keep the figures of a step, each without dimensions."""
@@ -226,7 +225,7 @@ def _health(
     noise: float,
 ) -> ChainHealth:
     """The vital signs, from the figures of the steps and the end of the chains."""
-    drift = step_size * sum(row[1] for row in rows) / len(rows)
+    drift = step_size * sum(math.sqrt(row[1]) for row in rows) / len(rows)
     return ChainHealth(
         drift_to_noise=drift / noise if noise > 0 else math.inf,
         clip_fraction=sum(sum(row[2:3]) for row in rows) / len(rows),
