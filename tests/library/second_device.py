@@ -21,7 +21,7 @@ device=x.device)`, `.to(x.device)` and `.cpu()` work as usual. As on a GPU,
 Tensors of the device are of no use after the test (or the block `with SecondDevice()`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -29,7 +29,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("meta")
 aten = torch.ops.aten
@@ -128,10 +127,14 @@ class _Operations(TorchDispatchMode):
         super().__init__()
         self.owner = owner
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or PyTorch imports its compiler, which takes seconds
+
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         name = operation.overloadpacket
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        tensors = _tensors((args, *kwargs.values()))
         there = [t for t in tensors if isinstance(t, OnDevice)]
         here = [t for t in tensors if not isinstance(t, OnDevice)]
         to = kwargs.get("device")
@@ -144,11 +147,12 @@ class _Operations(TorchDispatchMode):
             self.owner.reads += 1
         if to is not None:
             kwargs["device"] = torch.device("cpu") if goes_there else to
-        result = operation(*tree_map(_numbers, args), **tree_map(_numbers, kwargs))
+        kwargs = {key: _each(_numbers, value) for key, value in kwargs.items()}
+        result = operation(*_each(_numbers, args), **kwargs)
         if not goes_there:
             return result
         known = {id(t.numbers): t for t in there}  # what was changed in place
-        return tree_map(lambda r: self._wrap(r, known), result)
+        return _each(lambda r: self._wrap(r, known), result)
 
     def _wrap(self, result: Any, known: dict[int, OnDevice]) -> Any:
         if not isinstance(result, Tensor):
@@ -161,8 +165,7 @@ class _Operations(TorchDispatchMode):
     def _refuse_mixed(operation: Any, args: Any, here: list[Tensor]) -> None:
         name = operation.overloadpacket
         if name in INDEXING and isinstance(args[0], OnDevice):
-            values = [t for t in tree_leaves(args[2:]) if isinstance(t, Tensor)]
-            here = [t for t in here if any(t is v for v in values)]
+            here = [t for t in _tensors(args[2:]) if not isinstance(t, OnDevice)]
         if any(t.ndim > 0 or name in TOGETHER for t in here):
             shapes = [tuple(t.shape) for t in here]
             raise MixedDevices(f"{operation}: tensors {shapes} are on the CPU, not all")
@@ -175,7 +178,7 @@ class _Functions(TorchFunctionMode):
         kwargs = kwargs or {}
         generator = kwargs.get("generator")
         if generator is not None:
-            tensors = [t for t in tree_leaves(args) if isinstance(t, Tensor)]
+            tensors = _tensors(args)
             at = tensors[0].device if tensors else kwargs.get("device") or "cpu"
             if torch.device(at) != generator.device:
                 raise MixedDevices(
@@ -188,6 +191,20 @@ class _Functions(TorchFunctionMode):
         if function == Tensor.data.__set__ and isinstance(args[0], OnDevice):
             args[0].numbers = args[1].numbers
         return function(*args, **kwargs)
+
+
+def _each(function: Callable[[Any], Any], value: Any) -> Any:
+    """The value with the function applied to each item of its lists and tuples."""
+    if isinstance(value, list | tuple):
+        return type(value)([_each(function, item) for item in value])
+    return function(value)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors in nested lists and tuples."""
+    if isinstance(value, list | tuple):
+        return [t for item in value for t in _tensors(item)]
+    return [value] if isinstance(value, Tensor) else []
 
 
 def _numbers(value: Any) -> Any:
