@@ -1,34 +1,49 @@
-"""Ways to learn an energy from normal images alone (chapters 4 and 5).
+r"""Losses that learn an energy from normal images (chapters 4, 5 and 9).
 
-Every loss takes an energy and a batch and returns a `LossResult`: the loss to
-differentiate, and its health figures as plain floats. The sign convention never
-changes: p(x) = exp(-E(x)) / Z, so that a *low* energy means normal.
+Every loss takes an energy and a batch and returns a `LossResult`. The sign convention
+is the same everywhere: p(x) = exp(-E(x)) / Z, so a *low* energy means normal.
 
-The plain functions are the mathematics. The three classes at the end bind a loss
-to what it needs (chains, noise levels, corruptions) so that `ebmlib.training.train`
-can call each of them as `objective(energy, batch, generator)`.
+- `contrastive_divergence` lowers E on data and raises it on samples of the model.
+- `noise_contrastive` makes E a classifier between data and corrupted data.
+- `denoising_score_matching` fits dE/dx to noise that was added.
+- `restoration` fits dE/dx to corruptions that were made.
+
+`image_cross_entropy`, `patch_cross_entropy` and `restoration_error` are the formulas of
+two of them for energies, logits and gradients that are computed elsewhere, so that one
+pass through the network can serve two losses (`ebmlib.objectives`). They return the
+health figures as tensors, which `read_figures` copies to the host at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ebmlib.energy import Energy, check_energy
+from ebmlib.energy import Energy, check_energy, value_and_gradient
 from ebmlib.langevin import langevin
+from ebmlib.random import check_generator, randn
 
-FAINT = 4e-5  # mean squared change of a corruption that still counts in full
+MIN_MEAN_SQUARE = 4e-5  # a corruption with a smaller mean square change counts less
+
+Figures = dict[str, Tensor]  # health figures without dimensions, on any device
 
 
 class LossResult(NamedTuple):
-    """A scalar loss with a graph, and what a reader should watch beside it."""
+    """A scalar loss with a graph, and figures that show the health of the training."""
 
     loss: Tensor
     health: dict[str, float]
+
+
+class PatchClassifier(Protocol):
+    """A sum of patch energies softplus(f_p), such as `ebmlib.networks.PatchEnergy`."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """f_p, positive where a patch looks corrupted: (B, C, H, W) -> (B, h, w)."""
 
 
 def contrastive_divergence(
@@ -40,16 +55,16 @@ def contrastive_divergence(
     data_noise: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> LossResult:
-    r"""Push the energy of data down and the energy of the model's samples up.
+    r"""Lower the energy of data and raise that of the model's samples.
 
     .. math::
         L = \overline{E(x^+)} - \overline{E(x^-)}
             + \alpha\,(\overline{E(x^+)^2} + \overline{E(x^-)^2})
 
     The first two terms have the gradient of the negative log likelihood when the
-    negatives x- are samples of the model. Mind the sign: many codes let the network
-    output -E, and there the two means change places. The penalty keeps the energies
-    near zero, which the first two terms, blind to a constant, do not.
+    negatives x- are samples of the model. In codes whose network outputs -E the two
+    means change places. The first two terms do not depend on a constant added to E; the
+    penalty keeps the energies near zero.
 
     Args:
         energy: Any callable (B, *shape) -> (B,).
@@ -57,12 +72,12 @@ def contrastive_divergence(
         negatives: Samples of the model, (M, *shape). No gradient flows into them.
         penalty: The factor alpha, at least 0.
         data_noise: Standard deviation of the Gaussian noise added to the data, in
-            units of x; it keeps the energy smooth between the 256 grey levels.
+            units of x; it keeps the energy smooth between the 256 gray levels.
         generator: Source of the data noise; required when `data_noise` > 0.
 
     Returns:
-        The loss, and `energy_data`, `energy_chain`, `gap` (= data - chain; one sign
-        for long may mean that the sampler lags the model) and `penalty`.
+        The loss, and `energy_data`, `energy_chain`, `gap` (= data - chain; if its sign
+        stays the same for long, the sampler may lag the model) and `penalty`.
 
     Raises:
         TypeError: x or negatives is not a floating-point tensor.
@@ -73,21 +88,21 @@ def contrastive_divergence(
     """
     _check_batch("x", x)
     _check_batch("negatives", negatives, like=x)
-    check_at_least_zero("penalty", penalty)
-    check_at_least_zero("data_noise", data_noise)
+    _check_at_least_zero("penalty", penalty)
+    _check_at_least_zero("data_noise", data_noise)
     if data_noise > 0:
-        x = x + data_noise * _normal_like(x, generator)
-    e_data = _evaluate(energy, x)  # (B,)
-    e_chain = _evaluate(energy, negatives.detach())  # (M,)
+        x = x + data_noise * randn(x.shape, generator, like=x)
+    e_data = check_energy(energy(x), len(x))  # (B,)
+    e_chain = check_energy(energy(negatives.detach()), len(negatives))  # (M,)
     contrast = e_data.mean() - e_chain.mean()
     squares = penalty * (e_data.square().mean() + e_chain.square().mean())
-    health = {
-        "energy_data": e_data.mean().item(),
-        "energy_chain": e_chain.mean().item(),
-        "gap": contrast.item(),
-        "penalty": squares.item(),
+    figures = {
+        "energy_data": e_data.mean(),
+        "energy_chain": e_chain.mean(),
+        "gap": contrast,
+        "penalty": squares,
     }
-    return LossResult(contrast + squares, health)
+    return LossResult(contrast + squares, read_figures(figures))
 
 
 def denoising_score_matching(
@@ -97,17 +112,17 @@ def denoising_score_matching(
     sigmas: Sequence[float],
     generator: torch.Generator,
 ) -> LossResult:
-    r"""Teach the energy's slope to point back from a noisy image to the clean one.
+    r"""Train the energy's gradient to point from a clean image to a noisy one.
 
     With :math:`\tilde x = x + \sigma\epsilon` the model's score is
     :math:`-\partial E/\partial x` and the target is :math:`-\epsilon/\sigma`.
-    Weighted by :math:`\sigma^2`, so that all noise levels count alike:
+    Weighted by :math:`\sigma^2`, so that all noise levels have equal weight:
 
     .. math::
         L = \overline{\;\lVert \sigma\, \nabla E(\tilde x) - \epsilon \rVert^2\;}
 
-    The minimum is reached where E is the energy of the *noisy* data, at every level
-    at once as well as one scalar energy can. No sampling is needed.
+    The minimum is reached where E is the energy of the *noisy* data, at all levels at
+    once as well as one scalar energy can. No sampling is needed.
 
     Args:
         energy: Any differentiable callable (B, *shape) -> (B,). It is differentiated
@@ -117,40 +132,37 @@ def denoising_score_matching(
         generator: Source of the levels and of the noise.
 
     Returns:
-        The loss, and `residual` (the loss for one dimension: 1 = the slope knows
-        nothing about the noise, 0 = it knows all) and `energy_noisy`.
+        The loss, and `residual` (the loss for one dimension: 1 for a gradient that is
+        independent of the noise, 0 for one that predicts it) and `energy_noisy`.
 
     Raises:
         TypeError: x is not a floating-point tensor.
-        ValueError: Empty or non-positive sigmas, or an energy without a gradient.
+        ValueError: Empty or non-positive sigmas, a missing generator, or an energy
+            without a gradient.
 
     Source: Vincent (2011), *A connection between score matching and denoising
     autoencoders*; several levels after Song and Ermon (2019) and Li et al. (2019).
     """
     _check_batch("x", x)
-    levels = torch.tensor(check_sigmas(sigmas), dtype=x.dtype)  # (K,)
-    pick = torch.randint(
-        len(levels), (len(x),), generator=generator, device=_device_of(generator)
-    )
-    sigma = levels[pick.cpu()].to(x.device).view(-1, *[1] * (x.ndim - 1))  # (B,1,..)
-    noise = _normal_like(x, generator)  # (B, *shape)
-    slope, e = graph_gradient(energy, x + sigma * noise)
-    loss = squared_norms(sigma * slope - noise).mean()
-    dimensions = x[0].numel()
-    health = {
-        "residual": loss.item() / dimensions,
-        "energy_noisy": e.mean().item(),
-    }
-    return LossResult(loss, health)
+    sigmas = check_noise_levels(sigmas)
+    device = check_generator(generator).device
+    levels = torch.tensor(sigmas, dtype=x.dtype, device=device)  # (K,)
+    pick = torch.randint(len(levels), (len(x),), generator=generator, device=device)
+    sigma = levels[pick].to(x.device).view(-1, *[1] * (x.ndim - 1))  # (B, 1, ..)
+    noise = randn(x.shape, generator, like=x)  # (B, *shape)
+    e, gradient = value_and_gradient(energy, x + sigma * noise, create_graph=True)
+    loss = _squared_norms(sigma * gradient - noise).mean()
+    figures = {"residual": loss / x[0].numel(), "energy_noisy": e.mean()}
+    return LossResult(loss, read_figures(figures))
 
 
 def noise_contrastive(
-    energy: Energy,
+    energy: Energy | PatchClassifier,
     x: Tensor,
     negatives: Tensor,
     masks: Tensor | None = None,
     *,
-    share: float = 0.25,
+    min_cover: float = 0.25,
     weight: float = 0.5,
     log_noise: Callable[[Tensor], Tensor] | None = None,
 ) -> LossResult:
@@ -174,18 +186,18 @@ def noise_contrastive(
         L = (1-w)\,\overline{\mathrm{softplus}(f_p)}\big|_{\mathrm{normal}}
             + w\,\overline{\mathrm{softplus}(-f_p)}\big|_{\mathrm{corrupted}}
 
-    A patch is corrupted where its cell of the mask is covered by at least `share`,
-    and normal where it is not covered at all; patches in between are ignored. Each
+    A patch is corrupted if the mask covers at least the fraction `min_cover` of its
+    cell, and normal if the mask does not touch it; patches in between are ignored. Each
     of the two means runs over its own patches, so rare corrupted patches count as
-    much as the many normal ones (w = 1/2); a batch in which no patch reaches the
-    share has no second term, and `corrupted_patches` is 0.
+    much as the many normal ones (w = 1/2). If no patch reaches `min_cover`, there is no
+    second term and `corrupted_patches` is 0.
 
     Args:
         energy: Callable (B, *shape) -> (B,); with masks it needs `.logits`.
         x: Data, (B, *shape); images are (B, C, H, W) in [0, 1].
-        negatives: Corrupted data, (M, *shape).
+        negatives: Corrupted data, (M, *shape). No gradient flows into them.
         masks: Where the negatives are corrupted, bool (M, H, W), or None.
-        share: Covered share of a mask cell that makes a patch corrupted, in (0, 1].
+        min_cover: Covered fraction of a cell that makes a patch corrupted, in (0, 1].
         weight: The weight w of the negatives, in (0, 1).
         log_noise: log q, callable (B, *shape) -> (B,); only without masks.
 
@@ -206,55 +218,89 @@ def noise_contrastive(
     _check_batch("negatives", negatives, like=x)
     if not 0 < weight < 1:
         raise ValueError(f"weight must lie in (0, 1), got {weight}; 0.5 balances")
-    if masks is not None:
-        if log_noise is not None:
-            raise ValueError("log_noise is for whole images: give masks or log_noise")
-        return _contrast_patches(energy, x, negatives.detach(), masks, share, weight)
-    return _contrast_images(energy, x, negatives.detach(), weight, log_noise)
+    negatives = negatives.detach()
+    if masks is None:
+        energy = cast(Energy, energy)
+        e_data = check_energy(energy(x), len(x))  # (B,)
+        e_negatives = check_energy(energy(negatives), len(negatives))  # (M,)
+        q_data = 0.0 if log_noise is None else log_noise(x)
+        q_negatives = 0.0 if log_noise is None else log_noise(negatives)
+        loss, figures = image_cross_entropy(
+            e_data + q_data, e_negatives + q_negatives, weight=weight
+        )
+        figures |= {
+            "energy_data": e_data.mean(),
+            "energy_negatives": e_negatives.mean(),
+        }
+        return LossResult(loss, read_figures(figures))
+    if log_noise is not None:
+        raise ValueError("log_noise is for whole images: give masks or log_noise")
+    _check_masks(energy, negatives, masks, min_cover)
+    logits = cast(PatchClassifier, energy).logits(torch.cat([x, negatives]))
+    loss, figures = patch_cross_entropy(
+        logits, masks, min_cover=min_cover, weight=weight
+    )
+    health = read_figures(figures | {"masked": masks.any()})
+    if not health.pop("masked"):
+        raise ValueError("no mask has a corrupted pixel: check the corruption")
+    return LossResult(loss, health)
 
 
-def _contrast_images(energy, x, negatives, weight, log_noise) -> LossResult:
-    e_data = _evaluate(energy, x)  # (B,)
-    e_negatives = _evaluate(energy, negatives)  # (M,)
-    q_data = 0.0 if log_noise is None else log_noise(x)
-    q_negatives = 0.0 if log_noise is None else log_noise(negatives)
-    normal = F.softplus(e_data + q_data).mean()
-    corrupted = F.softplus(-e_negatives - q_negatives).mean()
-    health = {
-        "loss_normal": normal.item(),
-        "loss_corrupted": corrupted.item(),
-        "energy_data": e_data.mean().item(),
-        "energy_negatives": e_negatives.mean().item(),
-    }
-    return LossResult((1 - weight) * normal + weight * corrupted, health)
+def image_cross_entropy(
+    data: Tensor, negatives: Tensor, *, weight: float = 0.5
+) -> tuple[Tensor, Figures]:
+    r"""The loss of `noise_contrastive` without masks, from E + log q.
+
+    .. math::
+        L = (1-w)\,\overline{\mathrm{softplus}(h^+)}
+            + w\,\overline{\mathrm{softplus}(-h^-)}
+
+    Args:
+        data: h = E + log q of data, (B,).
+        negatives: h of the negatives, (M,).
+        weight: The weight w of the negatives, in (0, 1).
+
+    Returns:
+        The loss, and `loss_normal` and `loss_corrupted`.
+    """
+    normal, corrupted = F.softplus(data).mean(), F.softplus(-negatives).mean()
+    figures = {"loss_normal": normal, "loss_corrupted": corrupted}
+    return (1 - weight) * normal + weight * corrupted, figures
 
 
-def _contrast_patches(energy, x, negatives, masks, share, weight) -> LossResult:
-    _check_masks(energy, negatives, masks, share)
-    logits = energy.logits(torch.cat([x, negatives]))  # (B + M, h, w)
-    return contrast_logits(logits, masks, share, weight)
+def patch_cross_entropy(
+    logits: Tensor, masks: Tensor, *, min_cover: float = 0.25, weight: float = 0.5
+) -> tuple[Tensor, Figures]:
+    """The loss of `noise_contrastive` with masks, from logits.
 
+    Args:
+        logits: f_p of C clean images, then of M corrupted ones, (C + M, h, w).
+        masks: Where the corrupted ones are corrupted, bool (M, H, W).
+        min_cover: As in `noise_contrastive`.
+        weight: As in `noise_contrastive`.
 
-def contrast_logits(logits, masks, share, weight) -> LossResult:
-    """Logits (B + M, h, w) of clean images, then of corrupted ones with their masks."""
-    cover = mask_cover(masks, logits.shape[1:]).to(logits.device)  # (M, h, w)
+    Returns:
+        The loss, and `loss_normal`, `loss_corrupted` and `corrupted_patches`.
+    """
+    cover = mask_cover(masks.to(logits.device), logits.shape[1:])  # (M, h, w)
     clean = cover.new_zeros(len(logits) - len(masks), *cover.shape[1:])
-    cover = torch.cat([clean, cover])  # (B + M, h, w)
-    is_normal, is_corrupted = cover == 0, cover >= share
-    normal = F.softplus(logits[is_normal]).mean()
-    count = int(is_corrupted.sum())
-    # The sum of an empty selection is 0 with a graph; its mean would be NaN.
-    corrupted = F.softplus(-logits[is_corrupted]).sum() / max(count, 1)
-    health = {
-        "loss_normal": normal.item(),
-        "loss_corrupted": corrupted.item(),
-        "corrupted_patches": float(count),
+    cover = torch.cat([clean, cover])  # (C + M, h, w)
+    is_normal, is_corrupted = cover == 0, cover >= min_cover
+    losses = F.softplus(torch.where(is_corrupted, -logits, logits))
+    # Masked sums, because indexing with a mask makes the host wait for the device.
+    normal = torch.where(is_normal, losses, 0.0).sum() / is_normal.sum()
+    count = is_corrupted.sum()
+    corrupted = torch.where(is_corrupted, losses, 0.0).sum() / count.clamp_min(1)
+    figures = {
+        "loss_normal": normal,
+        "loss_corrupted": corrupted,
+        "corrupted_patches": count,
     }
-    return LossResult((1 - weight) * normal + weight * corrupted, health)
+    return (1 - weight) * normal + weight * corrupted, figures
 
 
 def mask_cover(masks: Tensor, grid: Sequence[int]) -> Tensor:
-    """Share of every grid cell that the mask covers.
+    """Fraction of every grid cell that the mask covers.
 
     Args:
         masks: bool (M, H, W).
@@ -263,7 +309,8 @@ def mask_cover(masks: Tensor, grid: Sequence[int]) -> Tensor:
     Returns:
         float32 (M, h, w) in [0, 1].
     """
-    return F.adaptive_avg_pool2d(masks.float()[:, None], tuple(grid))[:, 0]
+    h, w = grid
+    return F.adaptive_avg_pool2d(masks.float()[:, None], (h, w))[:, 0]
 
 
 def refine_negatives(
@@ -276,15 +323,15 @@ def refine_negatives(
     noise: float = 0.005,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Make negatives harder by a few Langevin steps inside their masks.
+    """Negatives of lower energy, by a few Langevin steps inside their masks.
 
-    The corrupted pixels walk down the energy while all other pixels stay as they
-    are, so what is left of the corruption is what the model still believes in.
+    Only the masked pixels change. What the model already finds anomalous is removed, so
+    the refined negatives are harder to tell from data.
 
     Args:
         energy: Callable (B, C, H, W) -> (B,).
         negatives: (M, C, H, W) in [0, 1].
-        masks: bool (M, H, W), True where pixels may move.
+        masks: bool (M, H, W), True where pixels may change.
         steps: Langevin steps, at least 1.
         snr: Drift-to-noise ratio of the chain at its start, over all pixels.
         noise: Standard deviation of the noise of one step, in units of x.
@@ -313,10 +360,11 @@ def refine_negatives(
 def restoration(
     energy: Energy, x: Tensor, corrupted: Tensor, *, stiffness: float = 10.0
 ) -> LossResult:
-    r"""Teach the energy's slope to undo a corruption: a spring back to the clean image.
+    r"""Train the energy's gradient to point from a clean image to its corrupted copy.
 
-    For y, a corrupted copy of the clean image x, the target is
-    :math:`\nabla E(y) = \kappa\,(y - x)`, and no force on the clean image itself:
+    For y, a corrupted copy of the clean image x, the target is that of a spring with
+    its rest position at x, :math:`\nabla E(y) = \kappa\,(y - x)`, and no force on the
+    clean image itself:
 
     .. math::
         L = \overline{\;\frac{\lVert\nabla E(y) - \kappa (y - x)\rVert^2}
@@ -325,10 +373,10 @@ def restoration(
                    {\overline{\lVert\kappa (y - x)\rVert^2}}
 
     This is denoising score matching with a structured corruption in place of Gaussian
-    noise: at the minimum one step of size 1/kappa down the energy leads to a mean of
-    the clean images that y may come from, in which the nearer ones weigh more (the
-    first term is relative, so that a faint defect counts as much as a strong one), and
-    |dE/dy| *is* the map of the defect.
+    noise. At the minimum one step of size 1/kappa down the energy leads to a mean of
+    the clean images that y may come from, in which the nearer ones have more weight
+    (the first term is relative, so that a faint corruption counts as much as a strong
+    one), and |dE/dy| *is* the map of the corruption.
 
     Args:
         energy: Callable (B, *shape) -> (B,), twice differentiable.
@@ -338,7 +386,7 @@ def restoration(
 
     Returns:
         The loss, and its two terms `force_corrupted` and `force_normal` (1 and 0 for an
-        energy without any slope).
+        energy whose gradient is 0).
 
     Raises:
         TypeError, ValueError: As `denoising_score_matching`; or shapes that differ.
@@ -355,65 +403,66 @@ def restoration(
         )
     if not 0 < stiffness < float("inf"):
         raise ValueError(f"stiffness must be positive and finite, got {stiffness}")
-    slope, _ = graph_gradient(energy, torch.cat([x, corrupted]))  # (2B, *shape)
-    return compare_forces(slope, x, corrupted, stiffness)
+    both = torch.cat([x, corrupted])
+    _, gradient = value_and_gradient(energy, both, create_graph=True)  # (2B, *shape)
+    loss, figures = restoration_error(gradient, x, corrupted, stiffness)
+    return LossResult(loss, read_figures(figures))
 
 
-def compare_forces(slope, x, corrupted, stiffness) -> LossResult:
-    """Slopes (C + B, *shape) at C clean images, then at the B corrupted ones."""
+def restoration_error(
+    gradient: Tensor, x: Tensor, corrupted: Tensor, stiffness: float
+) -> tuple[Tensor, Figures]:
+    """The loss of `restoration`, from gradients.
+
+    Args:
+        gradient: dE/dx of C clean images, then of the B corrupted ones, with a graph:
+            (C + B, *shape).
+        x: The clean images that the corrupted ones were made of, (B, *shape).
+        corrupted: (B, *shape).
+        stiffness: The spring constant kappa.
+
+    Returns:
+        The loss, and its two terms `force_corrupted` and `force_normal`.
+    """
     pull = stiffness * (corrupted - x).detach()  # (B, *shape)
-    # Below the floor a corruption is too faint to be worth a relative error.
-    floor = stiffness**2 * FAINT * x[0].numel()
-    size = squared_norms(pull).clamp_min(floor)  # (B,)
-    rest, moved = slope[: -len(x)], slope[-len(x) :]
-    corrupted_term = (squared_norms(moved - pull) / size).mean()
-    normal_term = squared_norms(rest).mean() / size.mean()
-    health = {
-        "force_corrupted": corrupted_term.item(),
-        "force_normal": normal_term.item(),
-    }
-    return LossResult(corrupted_term + normal_term, health)
+    # A relative error needs a lower bound on what it is relative to.
+    least = stiffness**2 * MIN_MEAN_SQUARE * x[0].numel()
+    size = _squared_norms(pull).clamp_min(least)  # (B,)
+    at_clean, at_corrupted = gradient[: -len(x)], gradient[-len(x) :]
+    corrupted_term = (_squared_norms(at_corrupted - pull) / size).mean()
+    normal_term = _squared_norms(at_clean).mean() / size.mean()
+    figures = {"force_corrupted": corrupted_term, "force_normal": normal_term}
+    return corrupted_term + normal_term, figures
 
 
-def graph_gradient(energy: Energy, x: Tensor) -> tuple[Tensor, Tensor]:
-    """dE/dx (B, *shape) with a graph for a loss made of it, and E (B,)."""
-    x = x.detach().requires_grad_()
-    e = _evaluate(energy, x)  # (B,)
-    if not e.requires_grad:
+def read_figures(figures: Figures) -> dict[str, float]:
+    """Health figures as plain floats, by one copy from their device to the host."""
+    values = [value.detach() for value in figures.values()]
+    wide = torch.float32
+    for value in values:
+        wide = torch.promote_types(wide, value.dtype)
+    together = torch.stack([value.to(values[0].device, wide) for value in values])
+    return dict(zip(figures, together.tolist(), strict=True))
+
+
+def check_noise_levels(sigmas: Sequence[float]) -> list[float]:
+    """The noise levels as floats.
+
+    Raises:
+        ValueError: There is none, or one that is not positive and finite.
+    """
+    levels = [float(sigma) for sigma in sigmas]
+    if not levels or not all(0 < sigma < float("inf") for sigma in levels):
         raise ValueError(
-            "the energy's output does not depend on its input by autograd; this loss "
-            "differentiates it, so remove no_grad() or detach() from it"
+            f"sigmas must be one or more positive noise levels, got {levels}; "
+            "for images in [0, 1] try (0.05, 0.1, 0.2)"
         )
-    return gradient_of_sum(e.sum(), x), e
+    return levels
 
 
-def gradient_of_sum(total: Tensor, x: Tensor) -> Tensor:
-    """The gradient of a scalar, with a graph, for losses made of gradients."""
-    return torch.autograd.grad(total, x, create_graph=True)[0]
-
-
-def squared_norms(x: Tensor) -> Tensor:
+def _squared_norms(x: Tensor) -> Tensor:
     """Squared norm of each item: (B, *shape) -> (B,)."""
     return x.square().flatten(1).sum(1)
-
-
-def _evaluate(energy: Energy, x: Tensor) -> Tensor:
-    return check_energy(energy(x), len(x))  # (B,)
-
-
-def _normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    device = _device_of(generator)
-    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device)
-    return noise.to(x.device)
-
-
-def _device_of(generator: torch.Generator | None) -> torch.device:
-    if not isinstance(generator, torch.Generator):
-        raise ValueError(
-            f"noise needs an explicit generator, got {generator!r}: pass "
-            "generator=torch.Generator().manual_seed(0)"
-        )
-    return generator.device
 
 
 def _check_batch(name: str, x: Tensor, like: Tensor | None = None) -> None:
@@ -431,24 +480,14 @@ def _check_batch(name: str, x: Tensor, like: Tensor | None = None) -> None:
         )
 
 
-def check_at_least_zero(name: str, value: float) -> None:
-    """Refuse what is negative, infinite or NaN."""
+def _check_at_least_zero(name: str, value: float) -> None:
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name} must be finite and at least 0, got {value}")
 
 
-def check_sigmas(sigmas: Sequence[float]) -> list[float]:
-    """The noise levels as floats; refuse none, or levels that are not positive."""
-    levels = [float(sigma) for sigma in sigmas]
-    if not levels or not all(0 < sigma < float("inf") for sigma in levels):
-        raise ValueError(
-            f"sigmas must be one or more positive noise levels, got {levels}; "
-            "for images in [0, 1] try (0.05, 0.1, 0.2)"
-        )
-    return levels
-
-
-def _check_masks(energy, negatives: Tensor, masks: Tensor, share: float) -> None:
+def _check_masks(
+    energy: object, negatives: Tensor, masks: Tensor, min_cover: float
+) -> None:
     if not hasattr(energy, "logits"):
         raise TypeError(
             f"masks need an energy with .logits, such as PatchEnergy, not "
@@ -460,7 +499,5 @@ def _check_masks(energy, negatives: Tensor, masks: Tensor, share: float) -> None
     expected = (len(negatives), *negatives.shape[-2:])
     if masks.shape != expected:
         raise ValueError(f"masks must be {expected}, got {tuple(masks.shape)}")
-    if not masks.any():
-        raise ValueError("no mask has a corrupted pixel: check the corruption")
-    if not 0 < share <= 1:
-        raise ValueError(f"share must lie in (0, 1], got {share}")
+    if not 0 < min_cover <= 1:
+        raise ValueError(f"min_cover must lie in (0, 1], got {min_cover}")

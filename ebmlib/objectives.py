@@ -1,7 +1,8 @@
 """What the training loop calls: a loss with its chains, noise levels or corruptions.
 
 Each objective is called as `objective(energy, batch, generator)` and returns a
-`LossResult` (chapters 4, 5 and 7). What changes from call to call is in `state_dict`.
+`LossResult` (chapters 4, 5, 7 and 9). Its constructor's arguments are settings and are
+never written. What changes from call to call is in `state_dict`.
 """
 
 from __future__ import annotations
@@ -9,41 +10,39 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ebmlib.energy import Energy
+from ebmlib.energy import Energy, value_and_gradient
 from ebmlib.langevin import langevin
 from ebmlib.losses import (
+    Figures,
     LossResult,
-    check_at_least_zero,
-    check_sigmas,
-    compare_forces,
-    contrast_logits,
+    check_noise_levels,
     contrastive_divergence,
     denoising_score_matching,
-    gradient_of_sum,
-    graph_gradient,
+    image_cross_entropy,
     noise_contrastive,
+    patch_cross_entropy,
+    read_figures,
     refine_negatives,
-    squared_norms,
+    restoration_error,
 )
 from ebmlib.replay import ReplayBuffer
 
-MEASURED = 16  # calls in which the slope of a trained energy is measured
-
-
-UNTAUGHT = {"force_corrupted": 1.0, "force_normal": 0.0}  # those of a flat energy
-
+MEASURED_CALLS = 16  # in which `ContrastAndRestoration` measures the stiffness
+# The two terms of `restoration` for an energy whose gradient is 0.
+WITHOUT_GRADIENT = {"force_corrupted": 1.0, "force_normal": 0.0}
 
 Corrupt = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 @dataclass
 class PersistentContrastiveDivergence:
-    """Contrastive divergence with chains that go on where they stopped.
+    """Contrastive divergence with chains that continue from call to call.
 
     Each call draws as many chains from the buffer as there are data, runs them for
     `steps` Langevin steps and writes them back. The options are those of `langevin`
@@ -103,12 +102,12 @@ class PersistentContrastiveDivergence:
             "a smaller step_size or a clip_grad"
         )
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs: the chains."""
         return {"buffer": self.buffer.state_dict()}
 
-    def load_state_dict(self, state: dict) -> None:
-        """Put the chains back."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with the chains of `state_dict`."""
         self.buffer.load_state_dict(state["buffer"])
 
 
@@ -119,7 +118,7 @@ class DenoisingScoreMatching:
     sigmas: Sequence[float]
 
     def __post_init__(self) -> None:
-        check_sigmas(self.sigmas)
+        check_noise_levels(self.sigmas)
 
     def __call__(
         self, energy: Energy, batch: Tensor, generator: torch.Generator
@@ -132,40 +131,35 @@ class DenoisingScoreMatching:
 
 @dataclass
 class NoiseContrastive:
-    """Noise contrast against corruptions of the batch itself.
+    """Noise contrast between the batch and corruptions of the batch itself.
 
-    `corrupt(images, generator)` returns the corrupted images and their masks. An
-    energy with `.logits` is trained patch by patch, any other one image by image.
-    With `refine_steps` > 0 the negatives first take that many Langevin steps inside
-    their masks (`refine_negatives`); `share` and `weight` are `noise_contrastive`'s.
-    With `restoration` > 0 that many times the loss `restoration` is added, with the
-    spring constant `stiffness`: the gradient then learns to point at what was done.
-    That costs a second backward pass, and needs a network that already knows where the
-    damage is: the first `warmup` calls do without it. `stiffness=None` takes the
-    constant from the energy itself, which the contrast has made as steep as it likes:
-    the root of the mean |dE/dy|^2 over the mean |y - x|^2 in the `MEASURED` calls after
-    the warm-up. Only the direction and the evenness of the slope are then taught.
-    `clean` is how many clean images stand beside the corrupted ones, as a share of the
-    batch: corrupted images are mostly normal too, so fewer clean ones save time.
+    An energy with `.logits` is trained patch by patch, any other one image by image.
+
+    Attributes:
+        corrupt: `corrupt(images, generator)` -> corrupted images and bool masks, on the
+            device of the images; see `ebmlib.data.corruption`.
+        min_cover: As in `noise_contrastive`.
+        weight: As in `noise_contrastive`.
+        refine_steps: Langevin steps of `refine_negatives` inside the masks; 0 for none.
+        refine_snr: Drift-to-noise ratio of these steps.
+        refine_noise: Noise of these steps, in units of x.
+        clean: Number of clean images beside the corrupted ones, as a fraction of the
+            batch, in (0, 1]. Most patches of a corrupted image are normal too, so fewer
+            clean images save time.
+
+    Raises:
+        ValueError: `clean` is out of its range.
     """
 
     corrupt: Corrupt
-    share: float = 0.25
+    min_cover: float = 0.25
     weight: float = 0.5
     refine_steps: int = 0
     refine_snr: float = 0.5
     refine_noise: float = 0.005
-    restoration: float = 0.0
-    stiffness: float | None = 10.0
     clean: float = 1.0
-    warmup: int = 0
-    calls: int = field(default=0, init=False)
-    slopes: float = field(default=0.0, init=False)  # sums over the measured calls
-    pulls: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        check_at_least_zero("restoration", self.restoration)
-        check_at_least_zero("warmup", self.warmup)
         if not 0 < self.clean <= 1:
             raise ValueError(f"clean must lie in (0, 1], got {self.clean}")
 
@@ -173,9 +167,21 @@ class NoiseContrastive:
         self, energy: Energy, batch: Tensor, generator: torch.Generator
     ) -> LossResult:
         """Corrupt the batch, and learn to tell the two apart."""
-        # Corruptions draw and cut on the CPU, where the generator lives.
-        negatives, masks = self.corrupt(batch.cpu(), generator)
-        negatives, masks = negatives.to(batch.device), masks.to(batch.device)
+        clean, negatives, masks = self.prepare(energy, batch, generator)
+        return noise_contrastive(
+            energy,
+            clean,
+            negatives,
+            masks if hasattr(energy, "logits") else None,
+            min_cover=self.min_cover,
+            weight=self.weight,
+        )
+
+    def prepare(
+        self, energy: Energy, batch: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean images (C, *shape), negatives (B, *shape) and masks (B, H, W)."""
+        negatives, masks = self.corrupt(batch, generator)
         if self.refine_steps > 0:
             negatives = refine_negatives(
                 energy,
@@ -186,52 +192,127 @@ class NoiseContrastive:
                 noise=self.refine_noise,
                 generator=generator,
             )
-        masks = masks if hasattr(energy, "logits") else None
-        options = {"share": self.share, "weight": self.weight}
-        clean = batch[: max(1, round(self.clean * len(batch)))]  # (C, *shape)
+        return batch[: max(1, round(self.clean * len(batch)))], negatives, masks
+
+
+@dataclass
+class ContrastAndRestoration(NoiseContrastive):
+    """Noise contrast, and `restoration` times the loss `losses.restoration`.
+
+    The contrast trains the energy to find the corruptions, the restoration trains its
+    gradient to point at what was changed. The second term costs a second backward pass
+    and needs an energy that already finds the corruptions, so the first `warmup` calls
+    do without it. Both terms are computed from one pass through the network.
+
+    Attributes:
+        restoration: Factor of the restoration, > 0.
+        stiffness: The spring constant of the restoration. None measures it in the
+            energy after the warm-up, so that only the direction and the uniformity of
+            the gradient are trained: it is then the root of mean |dE/dy|^2 over mean
+            |y - x|^2 in `MEASURED_CALLS` calls, which do without the restoration too.
+        warmup: Calls without the restoration at the start.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    restoration: float = 1.0
+    stiffness: float | None = 10.0
+    warmup: int = 0
+    calls: int = field(default=0, init=False, repr=False, compare=False)
+    # Sums of mean |dE/dy|^2 and of mean |y - x|^2 over the measured calls.
+    gradient_squares: float = field(default=0.0, init=False, repr=False, compare=False)
+    change_squares: float = field(default=0.0, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.restoration < math.inf:
+            raise ValueError(
+                f"restoration must be positive and finite, got {self.restoration}; "
+                "NoiseContrastive does without it"
+            )
+        if self.stiffness is not None and not 0 < self.stiffness < math.inf:
+            raise ValueError(
+                f"stiffness must be positive and finite, or None, got {self.stiffness}"
+            )
+        if not 0 <= self.warmup < math.inf:
+            raise ValueError(f"warmup must be finite and at least 0, got {self.warmup}")
+
+    def __call__(
+        self, energy: Energy, batch: Tensor, generator: torch.Generator
+    ) -> LossResult:
+        """Corrupt the batch, learn to tell the two apart and to undo the corruption."""
         self.calls += 1
-        if self.restoration == 0:
-            return noise_contrastive(energy, clean, negatives, masks, **options)
         if self.calls <= self.warmup:
-            contrast = noise_contrastive(energy, clean, negatives, masks, **options)
-            return LossResult(contrast.loss, contrast.health | UNTAUGHT)
-        x = torch.cat([clean, negatives]).requires_grad_()
-        if masks is None:
-            contrast = noise_contrastive(energy, clean, negatives, **options)
-            slope, _ = graph_gradient(energy, x)
-        else:  # both losses from one pass: a third less time
-            logits = energy.logits(x)  # (C + B, h, w)
-            slope = gradient_of_sum(F.softplus(logits).sum(), x)
-            contrast = contrast_logits(logits, masks, **options)
-        if self.stiffness is None and self.calls <= self.warmup + MEASURED:
-            self.slopes += squared_norms(slope[-len(batch) :]).mean().item()
-            self.pulls += squared_norms(negatives - batch).mean().item()
-            return LossResult(contrast.loss, contrast.health | UNTAUGHT)
-        stiffness = self.stiffness or math.sqrt(max(self.slopes, 1e-6) / self.pulls)
-        force = compare_forces(slope, batch, negatives, stiffness)
-        loss = contrast.loss + self.restoration * force.loss
-        return LossResult(loss, contrast.health | force.health)
+            result = super().__call__(energy, batch, generator)
+            return LossResult(result.loss, result.health | WITHOUT_GRADIENT)
+        clean, negatives, masks = self.prepare(energy, batch, generator)
+        loss, figures, gradient = self._contrast(energy, clean, negatives, masks)
+        if self.stiffness is None and self.calls <= self.warmup + MEASURED_CALLS:
+            health = read_figures(
+                figures
+                | {
+                    "gradient": _mean_square_norm(gradient[-len(batch) :]),
+                    "change": _mean_square_norm(negatives - batch),
+                }
+            )
+            self.gradient_squares += health.pop("gradient")
+            self.change_squares += health.pop("change")
+            return LossResult(loss, health | WITHOUT_GRADIENT)
+        error, terms = restoration_error(
+            gradient, batch, negatives, self._current_stiffness()
+        )
+        return LossResult(
+            loss + self.restoration * error, read_figures(figures | terms)
+        )
+
+    def _contrast(
+        self, energy: Any, clean: Tensor, negatives: Tensor, masks: Tensor
+    ) -> tuple[Tensor, Figures, Tensor]:
+        """The contrast, its figures, and dE/dx of clean images and negatives."""
+        x = torch.cat([clean, negatives])
+        if hasattr(energy, "logits"):
+            logits = energy.logits(x.requires_grad_())  # (C + B, h, w)
+            total = F.softplus(logits).sum()  # the energy of all images
+            (gradient,) = torch.autograd.grad(total, x, create_graph=True)
+            loss, figures = patch_cross_entropy(
+                logits, masks, min_cover=self.min_cover, weight=self.weight
+            )
+            return loss, figures, gradient
+        e, gradient = value_and_gradient(energy, x, create_graph=True)
+        e_data, e_negatives = e[: len(clean)], e[len(clean) :]
+        loss, figures = image_cross_entropy(e_data, e_negatives, weight=self.weight)
+        means = {"energy_data": e_data.mean(), "energy_negatives": e_negatives.mean()}
+        return loss, figures | means, gradient
+
+    def _current_stiffness(self) -> float:
+        if self.stiffness is not None:
+            return self.stiffness
+        return math.sqrt(max(self.gradient_squares, 1e-6) / self.change_squares)
 
     @property
     def advice(self) -> str:
         """What to change, beside the learning rate, if training diverges."""
-        if self.restoration == 0:
-            return ""
         if self.stiffness is None:
             return "also a smaller restoration"
         return (
             "if it happens after the warm-up, the restoring force may be too soft for "
             "an energy that has become steep: stiffness=None measures the force (the "
-            'methods "experts" and "thorough_contrast" do), or give a smaller '
-            "restoration"
+            'method "experts" does), or give a smaller restoration'
         )
 
-    def state_dict(self) -> dict:
-        """What a resumed run needs: how far the warm-up has come, and what it found."""
-        found = torch.tensor([self.slopes, self.pulls], dtype=torch.float64)
-        return {"calls": torch.tensor(self.calls), "found": found}
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs: the number of calls, and what was measured."""
+        measured = torch.tensor(
+            [self.gradient_squares, self.change_squares], dtype=torch.float64
+        )
+        return {"calls": torch.tensor(self.calls), "measured": measured}
 
-    def load_state_dict(self, state: dict) -> None:
-        """Go on with the warm-up where it stopped."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
         self.calls = int(state["calls"])
-        self.slopes, self.pulls = state["found"].tolist()
+        self.gradient_squares, self.change_squares = state["measured"].tolist()
+
+
+def _mean_square_norm(x: Tensor) -> Tensor:
+    return x.square().flatten(1).sum(1).mean()

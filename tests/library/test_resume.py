@@ -15,8 +15,8 @@ import torch
 from ebmlib.checkpoint import read_checkpoint
 from ebmlib.networks import ConvEnergy, PatchEnergy
 from ebmlib.objectives import (
+    ContrastAndRestoration,
     DenoisingScoreMatching,
-    NoiseContrastive,
     PersistentContrastiveDivergence,
 )
 from ebmlib.replay import ReplayBuffer, uniform_noise
@@ -47,7 +47,7 @@ def run(kind, path=None, steps=6, stop_at=None, checkpoint_every=3):
     if kind == "contrast":
         energy, objective = (
             PatchEnergy(3, width=4),
-            NoiseContrastive(box, refine_steps=1, restoration=0.1, warmup=4),
+            ContrastAndRestoration(box, refine_steps=1, restoration=0.1, warmup=4),
         )
     elif kind == "score_matching":
         energy = ConvEnergy(3, width=4, depth=2)
