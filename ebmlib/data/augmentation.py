@@ -78,13 +78,13 @@ class Augment:
         chosen = torch.nonzero(draws[0].flatten() >= self.keep).flatten()
         changed = images.clone()
         if len(chosen):
-            at = chosen.to(images.device, non_blocking=True)
+            at = chosen.to(images.device, non_blocking=images.is_cuda)
             changed[at] = self._change(images[at], draws[:, chosen])
         return changed
 
     def _change(self, x: Tensor, draws: Tensor) -> Tensor:
         """Every image changed by its numbers in [0, 1), (8, B, 1, 1, 1)."""
-        draws = draws.to(x, non_blocking=True)
+        draws = draws.to(x, non_blocking=x.is_cuda)
         mirrored, upended = draws[1] < 0.5, draws[2] < 0.5
         angle, right, down, contrast, light = 2 * draws[3:] - 1  # in [-1, 1)
         if self.flip:

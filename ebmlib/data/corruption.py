@@ -67,7 +67,7 @@ def corrupt(
         ValueError: images of another shape, or an argument out of its range.
         TypeError: images that are not a floating-point tensor.
     """
-    _check(images)
+    images = _checked(images)
     if not 0 <= second <= 1:
         raise ValueError(f"second is a probability in [0, 1], got {second}.")
     _check_probabilities(probabilities)
@@ -255,7 +255,7 @@ def _one_kind(
     generator: torch.Generator,
     **options: Any,
 ) -> tuple[Tensor, Tensor]:
-    _check(images)
+    images = _checked(images)
     for name, (low, high) in options.items():
         if not 0 < low <= high <= 1:
             raise ValueError(
@@ -329,7 +329,7 @@ def _paste(
     x, y = region.window.rotated(images, c / zoom, -s / zoom)
     at_x, at_y, alpha, shifts = _send(images, from_x, from_y, weight, shifted)
     at = torch.stack([x.div_(right).add_(at_x), y.div_(below).add_(at_y)], dim=-1)
-    steps = (other * len(donors)).astype(int)  # 0: the image itself
+    steps = (other * len(donors)).astype(np.int64)  # 0: the image itself
     source = _rows(donors, ((own + steps) % len(donors)).tolist())
     patch = F.grid_sample(
         source, at.mul_(2).sub_(1), padding_mode="reflection", align_corners=False
@@ -530,8 +530,8 @@ def _interval(
     `center` and `half` are in units of `side` pixels, `size` is the number of pixels.
     """
     # A pixel more at both ends, because the bounds are rounded too.
-    first = np.maximum((center - half) * side - 1.5, 0).astype(int)
-    end = np.minimum((center + half) * side + 2.5, size).astype(int)
+    first = np.maximum((center - half) * side - 1.5, 0).astype(np.int64)
+    end = np.minimum((center + half) * side + 2.5, size).astype(np.int64)
     length = int((end - first).max())
     first = np.minimum(first, size - length)
     pixels = (first[:, None] + np.arange(length)).astype(center.dtype)
@@ -590,12 +590,12 @@ def _rows(images: Tensor, rows: Sequence[int]) -> Tensor:
 
 def _index(images: Tensor, rows: Sequence[int] | np.ndarray) -> Tensor:
     """Row numbers as an index on the device of the images."""
-    return torch.as_tensor(rows).to(images.device, non_blocking=True)
+    return torch.as_tensor(rows).to(images.device, non_blocking=images.is_cuda)
 
 
 def _like(images: Tensor, values: np.ndarray) -> Tensor:
     """An array as a tensor of the device and dtype of the images."""
-    return torch.from_numpy(values).to(images, non_blocking=True)
+    return torch.from_numpy(values).to(images, non_blocking=images.is_cuda)
 
 
 def _send(images: Tensor, *numbers: np.ndarray) -> tuple[Tensor, ...]:
@@ -615,7 +615,7 @@ def _fold(position: np.ndarray) -> np.ndarray:
     return 1 - abs(position % 2 - 1)
 
 
-# By torch, whose functions round alike on all numbers, whatever their place.
+# By torch, because NumPy rounds these functions differently.
 def _cos(*angles: np.ndarray) -> np.ndarray:
     return torch.cos(torch.from_numpy(np.array(angles))).numpy()
 
@@ -649,12 +649,12 @@ def _color_change(
 
 def _picked_color(images: Tensor, pick: np.ndarray) -> Tensor:
     """The color of the pixel at `pick (n,)` in [0, 1) of all pixels: `(n, C, 1, 1)`."""
-    place = _index(images, (pick * images[0, 0].numel()).astype(int))
+    place = _index(images, (pick * images[0, 0].numel()).astype(np.int64))
     at = place[:, None, None].expand(-1, images.shape[1], 1)  # (n, C, 1)
     return images.flatten(2).gather(2, at)[..., None]
 
 
-def _check(images: Tensor) -> None:
+def _checked(images: Tensor) -> Tensor:
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = getattr(images, "dtype", type(images).__name__)
         raise TypeError(f"images must be a float tensor in [0, 1], got {kind}.")
@@ -663,6 +663,7 @@ def _check(images: Tensor) -> None:
             f"images must be (B, C, H, W), none of them 0, got {tuple(images.shape)}; "
             "add a batch dimension to a single image with image[None]."
         )
+    return images.detach()
 
 
 def _check_probabilities(probabilities: Mapping[str, float]) -> None:

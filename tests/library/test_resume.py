@@ -23,8 +23,8 @@ from ebmlib.global_random import (
 )
 from ebmlib.networks import ConvEnergy, PatchEnergy
 from ebmlib.objectives import (
+    ContrastAndRestoration,
     DenoisingScoreMatching,
-    NoiseContrastive,
     PersistentContrastiveDivergence,
 )
 from ebmlib.replay import ReplayBuffer, uniform_noise
@@ -73,7 +73,7 @@ def run(kind, path=None, steps=6, stop_at=None, checkpoint_every=3, chance=None)
     if kind == "contrast":
         energy, objective = (
             PatchEnergy(3, width=4),
-            NoiseContrastive(box, refine_steps=1, restoration=0.1, warmup=4),
+            ContrastAndRestoration(box, refine_steps=1, restoration=0.1, warmup=4),
         )
     elif kind == "dropout":
         energy, objective = Dropping(), DenoisingScoreMatching([0.1, 0.3])
