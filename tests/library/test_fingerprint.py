@@ -16,6 +16,7 @@ from ebmlib.data.corruption import corrupt, damage
 from ebmlib.fingerprint import describe, differences, fingerprint
 from ebmlib.networks import ConvEnergy
 from ebmlib.objectives import (
+    ContrastAndRestoration,
     DenoisingScoreMatching,
     NoiseContrastive,
     PersistentContrastiveDivergence,
@@ -91,7 +92,7 @@ def small_net(p=0.1, bias=0.0):
 
 
 PAIRS = {
-    "a field": (NoiseContrastive(corrupt, share=0.1), NoiseContrastive(corrupt)),
+    "a field": (NoiseContrastive(corrupt, min_cover=0.1), NoiseContrastive(corrupt)),
     "a function": (NoiseContrastive(damage), NoiseContrastive(corrupt)),
     "a list": (DenoisingScoreMatching([0.1]), DenoisingScoreMatching([0.1, 0.2])),
     "the buffer's share of new chains": (chains(fresh=0.05), chains(fresh=1.0)),
@@ -187,7 +188,7 @@ def test_equal_content_has_equal_descriptions(make):
 
 
 def test_what_a_run_changes_is_no_setting():
-    objective = NoiseContrastive(corrupt, restoration=0.1, warmup=1)
+    objective = ContrastAndRestoration(corrupt, restoration=0.1, warmup=1)
     stateful, chained = Stateful(1.0), chains()
     before = [describe(x) for x in (objective, stateful, chained)]
     energy, generator = ConvEnergy(3, width=4, depth=2), torch.Generator()

@@ -12,6 +12,7 @@ from ebmlib.guard import BadStep, Guard, TrainingDiverged
 from ebmlib.langevin import ChainDiverged
 from ebmlib.losses import LossResult
 from ebmlib.objectives import (
+    ContrastAndRestoration,
     DenoisingScoreMatching,
     NoiseContrastive,
     PersistentContrastiveDivergence,
@@ -99,7 +100,7 @@ def test_advice_after_a_divergence_fits_the_objective():
     buffer = ReplayBuffer(16, noise, generator=torch.Generator().manual_seed(0))
     chains = PersistentContrastiveDivergence(buffer, steps=1, step_size=0.01)
     soft, fitted = (
-        NoiseContrastive(blot, restoration=0.5, stiffness=k) for k in (10.0, None)
+        ContrastAndRestoration(blot, restoration=0.5, stiffness=k) for k in (10.0, None)
     )
     assert "clip_norm; for contrastive divergence also a larger pen" in message(chains)
     assert "force may be too soft" in message(soft)

@@ -253,7 +253,7 @@ def test_the_same_objective_is_used_again_after_a_stop_and_after_the_end(
 def objective_of(kind, **options):
     if kind == "contrast":
         options = {"restoration": 0.3, "stiffness": None, "warmup": 2} | options
-        return NoiseContrastive(**{"corrupt": box} | options)
+        return ContrastAndRestoration(**{"corrupt": box} | options)
     generator = torch.Generator().manual_seed(2)
     buffer = ReplayBuffer(
         12, uniform_noise((3, 16, 16)), generator=generator, **options
