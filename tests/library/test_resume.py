@@ -267,9 +267,9 @@ def objective_of(kind, **options):
         ("chains", {"fresh": 0.05}, {"fresh": 1.0}, "objective.buffer.fresh was 0.05"),
         (
             "contrast",
-            {"corrupt": functools.partial(corrupt, again=0)},
-            {"corrupt": functools.partial(corrupt, again=1)},
-            r"objective.corrupt.keywords.again was 0, is 1\.",
+            {"corrupt": functools.partial(corrupt, second=0)},
+            {"corrupt": functools.partial(corrupt, second=1)},
+            r"objective.corrupt.keywords.second was 0, is 1\.",
         ),
         ("contrast", {"warmup": 2}, {"warmup": 3}, "objective.warmup was 2, is 3"),
     ],
