@@ -48,6 +48,7 @@ from ebmlib.devices import choose_device
 from ebmlib.estimator import Estimator
 from ebmlib.pipeline import AT_ONCE, SCORES, Look, Pipeline
 from ebmlib.prediction import Explanation, Prediction, largest_patches
+from ebmlib.products import ProductOfExperts
 from ebmlib.recipes import RECIPES, Recipe, make_recipe, options_of
 from ebmlib.runlog import TrainingLog
 from ebmlib.scoring import MAPS, MapStandardizer
@@ -322,7 +323,7 @@ class EnergyDetector(Estimator):
             raise ValueError(f"explain takes one image, got {count}; pass images[:1]")
         (look,) = looks
         one, terms = look.evaluation, {}
-        if hasattr(self.energy_, "terms"):
+        if isinstance(self.energy_, ProductOfExperts):
             with torch.no_grad():
                 terms = self.energy_.terms(one.seen)  # name -> (1, h, w)
         slopes = one.gradient.square().sum(1).sqrt().flatten()

@@ -30,6 +30,9 @@ _kinds: dict[str, type[nn.Module]] = {}  # what `register_energy` has seen, by n
 class HasEnergyMap(Protocol):
     """A sum of patch energies, such as `ebmlib.networks.PatchEnergy`."""
 
+    def __call__(self, x: Tensor) -> Tensor:
+        """The energy of each image, the sum of its map: (B, C, H, W) -> (B,)."""
+
     def energy_map(self, x: Tensor) -> Tensor:
         """The patch energies of each image: (B, C, H, W) -> (B, h, w)."""
 

@@ -58,12 +58,19 @@ class Prediction:
     @classmethod
     def join(cls, parts: list[Prediction]) -> Prediction:
         """One prediction of several, in their order."""
-        tensors = ("anomalous", "scores", "p_values", "maps", "masks")
+
+        def joined(name: str) -> Tensor:
+            return torch.cat([getattr(part, name) for part in parts])
+
         return cls(
-            *(torch.cat([getattr(part, name) for part in parts]) for name in tensors),
-            names=[name for part in parts for name in part.names],
-            sizes=[size for part in parts for size in part.sizes],
-            errors=[error for part in parts for error in part.errors],
+            joined("anomalous"),
+            joined("scores"),
+            joined("p_values"),
+            joined("maps"),
+            joined("masks"),
+            [name for part in parts for name in part.names],
+            [size for part in parts for size in part.sizes],
+            [error for part in parts for error in part.errors],
         )
 
 

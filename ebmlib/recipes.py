@@ -200,6 +200,7 @@ class Experts:
         )
 
         def finish(energy: nn.Module, normals: Tensor) -> nn.Module:
+            assert isinstance(energy, PatchEnergy)  # the one of the plan
             return ProductOfExperts.from_images(energy, normals, shared=not aligned)
 
         plan = contrast.plan(images, aligned, seed)

@@ -115,7 +115,7 @@ def map_of(
             'energy_map; use kind="gradient"'
         )
     cells = cells.log1p() if kind == "compressed" else cells
-    size = evaluation.gradient.shape[-2:]
+    size = (evaluation.gradient.shape[-2], evaluation.gradient.shape[-1])
     patches = smooth(upsample_cells(cells, size, stride), smoothing)
     if kind == "patches":
         return patches
@@ -266,8 +266,9 @@ def patch_map(
         )
     cells = energy_maps(energy, images, batch_size)
     stride = _stride(energy, images, cells)
+    size = (images.shape[-2], images.shape[-1])
     cells = cells.log1p() if compress else cells
-    return smooth(upsample_cells(cells, images.shape[-2:], stride), smoothing)
+    return smooth(upsample_cells(cells, size, stride), smoothing)
 
 
 def weighted_map(

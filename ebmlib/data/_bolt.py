@@ -70,7 +70,14 @@ def _half_width(u: Array, v: Array, phase: float) -> Array:
     return np.where(u < NECK, head, np.where(u < THREAD, SHANK, thread))
 
 
-def _metal(rng, u: Array, v: Array, half: Array, phase: float, light: float) -> Array:
+def _metal(
+    rng: np.random.Generator,
+    u: Array,
+    v: Array,
+    half: Array,
+    phase: float,
+    light: float,
+) -> Array:
     """Brightness of a round, turned body; `light` is an angle in its own frame."""
     across = np.clip(v / np.maximum(half, 1e-3), -1, 1)
     height = np.sqrt(1 - across * across)
@@ -88,7 +95,7 @@ def _metal(rng, u: Array, v: Array, half: Array, phase: float, light: float) -> 
     return value * (1 - 0.45 * collar)
 
 
-def _table(rng, x: Array, y: Array, size: int) -> Array:
+def _table(rng: np.random.Generator, x: Array, y: Array, size: int) -> Array:
     """Light table top with a slow gradient."""
     direction, amount = rng.uniform(0, 2 * math.pi), rng.uniform(0.0, 0.12)
     slope = (x - 0.5) * math.cos(direction) + (y - 0.5) * math.sin(direction)

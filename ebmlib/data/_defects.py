@@ -37,7 +37,9 @@ def _place(rng: np.random.Generator, scene: Scene) -> tuple[float, float]:
     return float((columns[k] + dx) / cells), float((rows[k] + dy) / cells)
 
 
-def _blob(rng: np.random.Generator, scene: Scene, low: float, high: float):
+def _blob(
+    rng: np.random.Generator, scene: Scene, low: float, high: float
+) -> tuple[Array, Array, Array]:
     """Elliptic radius (1 at the rim) around a random place, offsets x, y from it."""
     size = scene.inside.shape[0]
     x, y = grid(size)

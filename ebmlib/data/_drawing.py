@@ -43,7 +43,13 @@ def grid(size: int) -> tuple[Array, Array]:
     return x, y
 
 
-def turn(x: Array, y: Array, center: tuple[float, float], angle: float, scale=1.0):
+def turn(
+    x: Array,
+    y: Array,
+    center: tuple[float, float],
+    angle: float,
+    scale: float = 1.0,
+) -> tuple[Array, Array]:
     """Coordinates seen from an object that was moved, turned and scaled."""
     c, s = math.cos(angle), math.sin(angle)
     dx, dy = x - center[0], y - center[1]

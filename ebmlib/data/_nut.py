@@ -9,6 +9,7 @@ normal: a detector has to learn what a nut may look like, not one average nut.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,9 @@ def _mat(rng: np.random.Generator, x: Array, y: Array, size: int) -> Array:
     return tone[..., None] * color + lint[..., None]
 
 
-def _stamp(rng: np.random.Generator, u: Array, v: Array, angle: float, light: float):
+def _stamp(
+    rng: np.random.Generator, u: Array, v: Array, angle: float, light: float
+) -> Any:
     """Three short radial grooves near one corner, or none; each has a bright flank."""
     corner, stamped = int(rng.integers(6)) * math.pi / 3, rng.random() < 0.75
     relief = np.zeros_like(u)
@@ -110,7 +113,9 @@ def _stamp(rng: np.random.Generator, u: Array, v: Array, angle: float, light: fl
     return relief
 
 
-def _shadow(x: Array, y: Array, center, angle: float, light: float) -> Array:
+def _shadow(
+    x: Array, y: Array, center: tuple[float, float], angle: float, light: float
+) -> Array:
     """Soft shadow on the side away from the light."""
     away = center[0] - 0.03 * math.cos(light), center[1] - 0.03 * math.sin(light)
     u, v = turn(x, y, away, angle)
@@ -124,7 +129,9 @@ def _falloff(rng: np.random.Generator, x: Array, y: Array) -> Array:
     return 1.0 + amount * slope
 
 
-def _metal(rng, r: Array, theta: Array, light: float, body: Array) -> Array:
+def _metal(
+    rng: np.random.Generator, r: Array, theta: Array, light: float, body: Array
+) -> Array:
     """Brightness of face, outer bevel and countersink."""
     toward = np.cos(theta - light)  # 1 where the surface leans toward the light
     rings = line_noise(rng, r / 0.4, 90)

@@ -58,7 +58,14 @@ def draw(rng: np.random.Generator, size: int) -> Scene:
     return Scene(image * shade, under * shade, everywhere, missing, light)
 
 
-def _thread(rng, number: Array, across: Array, along: Array, run: Array, lean: float):
+def _thread(
+    rng: np.random.Generator,
+    number: Array,
+    across: Array,
+    along: Array,
+    run: Array,
+    lean: float,
+) -> Array:
     """Brightness of a round, bulging thread with its own tone and a fibrous twist."""
     tones = 1 + 0.05 * rng.standard_normal(64).astype(np.float32)
     offset = 6.28 * rng.random(64).astype(np.float32)
@@ -68,7 +75,9 @@ def _thread(rng, number: Array, across: Array, along: Array, run: Array, lean: f
     return tones[number % 64] * roundness * bulge * twist
 
 
-def _light(rng, x: Array, y: Array, size: int, light: float) -> Array:
+def _light(
+    rng: np.random.Generator, x: Array, y: Array, size: int, light: float
+) -> Array:
     """Uneven light: a slope away from the lamp and the soft folds of the cloth."""
     slope = (x - 0.5) * math.cos(light) + (y - 0.5) * math.sin(light)
     return 1 + rng.uniform(0.0, 0.35) * slope + 0.045 * smooth_noise(rng, size, 3)

@@ -25,8 +25,10 @@ Image AUROC / pixel AUROC / AU-PRO of `ebmlib.baselines` with their defaults on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,7 +140,9 @@ def draw(
     raise RuntimeError(f"no visible {kind} in {TRIES} tries; please report {index=}.")
 
 
-def _camera(rng: np.random.Generator, category: str, kind: str, picture: np.ndarray):
+def _camera(
+    rng: np.random.Generator, category: str, kind: str, picture: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
     """The camera of one picture: `expose(picture)` gives its uint8 `(S, S, 3)`."""
     role = kind if kind in ("train", "good") else "defective"
     target = rng.normal(*EXPOSURE[category][role]) / 255
@@ -177,7 +181,7 @@ def _check(category: str, size: int, seed: int, *counts: int) -> None:
         raise ValueError(f"numbers of images must not be negative, got {counts}.")
 
 
-def write(root: str | Path, category: str, **options) -> Path:
+def write(root: str | Path, category: str, **options: Any) -> Path:
     """Write `make(category, **options)` under `root` in MVTec layout.
 
     Files are `train/good/NNN.png`, `test/<kind>/NNN.png` and
