@@ -256,8 +256,9 @@ def _resnet(name: str) -> nn.Module:
     """The network without weights: its tensors have shapes and no data."""
     if name not in BACKBONES:
         raise ValueError(f"name must be one of {BACKBONES}, got {name!r}")
-    with torch.device("meta"):
-        return getattr(torchvision_module("models", "a backbone"), name)(weights=None)
+    models = torchvision_module("models", "a backbone")
+    with torch.device("meta"):  # not around the import: it makes tensors of its own
+        return getattr(models, name)(weights=None)
 
 
 def _trunk(name: str, generator: torch.Generator) -> nn.ModuleDict:

@@ -31,6 +31,7 @@ from torch import Tensor
 # On Windows a file that somebody reads cannot be replaced, and one that is being
 # replaced cannot be read: wait (seconds) and try again. Elsewhere both work at once.
 WAITS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if os.name == "nt" else ()
+MOST_HEADER = 100_000_000  # bytes, of any safetensors file
 
 Result = TypeVar("Result")
 
@@ -63,6 +64,9 @@ def write_checkpoint(
         plain = {name: t.contiguous() for name, t in plain.items()}
         metadata = {"kind": kind, "header": text, "checksum": _checksum(plain, text)}
         content = save(plain, metadata)
+        if int.from_bytes(content[:8], "little") > MOST_HEADER:
+            # safetensors before 0.7 writes such a file, and no version reads it.
+            raise ValueError("header too large")
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         # KeyError: a dtype that safetensors does not know.
         raise CheckpointError(f"cannot store this in {path}: {error}") from error
