@@ -441,7 +441,7 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_tile(tile: int | Size, max_pixels: int) -> None:
+def _check_tile(tile: Any, max_pixels: int) -> None:
     sides = tile if isinstance(tile, tuple) else (tile, tile)
     if (
         len(sides) != 2
