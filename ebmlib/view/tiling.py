@@ -31,7 +31,7 @@ class Tiling:
     size: Size
     tile: Size
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if any(a > b for a, b in zip(self.tile, self.size, strict=True)):
             raise ValueError(
                 f"a tile of {self.tile[0]} x {self.tile[1]} px is larger than what it "
