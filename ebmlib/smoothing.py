@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,23 +37,19 @@ def gaussian_smooth(x: Tensor, sigma: float, truncate: float = 4.0) -> Tensor:
         raise ValueError(f"truncate must be positive, got {truncate}")
     if sigma == 0:
         return x
-    rows, columns = (
-        torch.tensor(_operator(n, float(sigma), float(truncate)), dtype=x.dtype).to(x)
-        for n in x.shape[-2:]
-    )
+    height, width = x.shape[-2:]
+    columns = _operator(width, sigma, truncate, x)
+    rows = columns if height == width else _operator(height, sigma, truncate, x)
     return rows @ (x @ columns.T)
 
 
-@functools.lru_cache(maxsize=16)
-def _operator(n: int, sigma: float, truncate: float) -> np.ndarray:
-    """The matrix G_n, `(n, n)`."""
-    radius = int(truncate * sigma + 0.5)
-    offsets = np.arange(-radius, radius + 1)
-    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
-    weights /= weights.sum()
-    at = np.arange(n)
-    matrix = np.zeros((n, n))
-    for offset, weight in zip(offsets, weights, strict=True):
-        mirrored = (at + offset) % (2 * n)  # the mirrored image has the period 2 n
-        matrix[at, np.minimum(mirrored, 2 * n - 1 - mirrored)] += weight
-    return matrix
+def _operator(n: int, sigma: float, truncate: float, like: Tensor) -> Tensor:
+    """The matrix G_n, `(n, n)`, on the device of `like` and made there."""
+    radius, i = int(truncate * sigma + 0.5), torch.arange(n, device=like.device)
+    # g summed over all mirror images: 2 n numbers, as the mirrored image repeats.
+    periods = range(-(radius // (2 * n)) - 1, radius // (2 * n) + 2)
+    k = torch.arange(2 * n, dtype=like.dtype, device=like.device)
+    far = torch.stack([k + 2 * n * period for period in periods])
+    g = (torch.exp(-0.5 * (far / sigma) ** 2) * (far.abs() <= radius)).sum(0)
+    g /= g.sum()
+    return g[(i - i[:, None]) % (2 * n)] + g[(-1 - i - i[:, None]) % (2 * n)]

@@ -48,8 +48,7 @@ class Frame:
         """
         height, width = images.shape[-2:]
         h, w = self.template.shape
-        right = torch.arange(w).to(images) - (w - 1) / 2
-        down = torch.arange(h).to(images) - (h - 1) / 2
+        right, down = count(w, images) - (w - 1) / 2, count(h, images) - (h - 1) / 2
         x, y, c, s = _columns(poses)
         x, y = (2 * x + 1) / width - 1, (2 * y + 1) / height - 1
         at_x = x + (2 / width) * c * right, (-2 / width) * s * down
@@ -88,7 +87,7 @@ class Frame:
         """
         h, w = self.template.shape
         below, beside = (
-            (torch.arange(values).to(poses) + 0.5) * (side / values) - 0.5
+            (count(values, poses) + 0.5) * (side / values) - 0.5
             for side, values in zip(size, grid, strict=True)
         )
         x, y, c, s = _columns(poses)
@@ -96,6 +95,11 @@ class Frame:
         at_x = c * right, (h / w) * s * down
         at_y = (-w / h) * s * right, c * down
         return _grid(at_x, at_y)
+
+
+def count(n: int, like: Tensor) -> Tensor:
+    """The numbers 0, 1, ... n - 1, of the type and on the device of `like`."""
+    return torch.arange(n, dtype=like.dtype, device=like.device)
 
 
 def _columns(poses: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

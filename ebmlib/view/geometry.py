@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -77,10 +76,7 @@ def area_resize(images: Tensor, size: Size) -> Tensor:
         return images
     if not (old[0] % size[0] or old[1] % size[1]):  # the same, without the matrices
         return block_mean(images, old[0] // size[0], old[1] // size[1])
-    rows, columns = (
-        torch.tensor(_area_matrix(a, b), dtype=images.dtype).to(images)
-        for a, b in zip(old, size, strict=True)
-    )
+    rows, columns = (_area_matrix(a, b, images) for a, b in zip(old, size, strict=True))
     return rows @ (images @ columns.T)
 
 
@@ -97,15 +93,12 @@ def block_mean(x: Tensor, rows: int, columns: int) -> Tensor:
     return x * (1 / (rows * columns))
 
 
-@functools.lru_cache(maxsize=16)
-def _area_matrix(old: int, new: int) -> np.ndarray:
-    """A of `area_resize`, `(new, old)`; its rows sum to one."""
-    edges = np.arange(new + 1) * (old / new)
-    pixel = np.arange(old)
-    first = np.maximum(edges[:-1, None], pixel)
-    last = np.minimum(edges[1:, None], pixel + 1)
-    overlap = np.maximum(last - first, 0)
-    return overlap / overlap.sum(1, keepdims=True)
+def _area_matrix(old: int, new: int, like: Tensor) -> Tensor:
+    """A of `area_resize`, `(new, old)`; in units of 1 / new old px all is whole."""
+    i = torch.arange(new, device=like.device)[:, None] * old
+    j = torch.arange(old, device=like.device) * new
+    overlap = torch.minimum(i + old, j + new) - torch.maximum(i, j)
+    return overlap.clamp_min(0).to(like.dtype) / old
 
 
 def resize_maps(maps: Tensor, size: Size) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ebmlib.smoothing import gaussian_smooth
 from ebmlib.view.chunks import by_chunks, mean_by_chunks
-from ebmlib.view.frame import Frame, sample
+from ebmlib.view.frame import Frame, count, sample
 from ebmlib.view.geometry import block_mean
 from ebmlib.view.robust import cauchy_weights, weighted_sums
 
@@ -126,17 +126,18 @@ class Registration(Frame):
 def _descend(seen: Tensor, wanted: Tensor, shifts: Tensor, limit: float) -> Tensor:
     """Shifts `(N, 2)` that bring images `(N, h, w)` closer to one `(h, w)`, in px."""
     h, w = wanted.shape
-    down, right = (torch.arange(n).to(seen) * (2 / n) + (1 / n - 1) for n in (h, w))
+    down, right = (count(n, seen) * (2 / n) + (1 / n - 1) for n in (h, w))
     place = torch.stack(torch.broadcast_tensors(right, down[:, None]), dim=-1)
     place = place.flatten(1)  # (h, 2 w): x, y, x, y, ...
-    unit = seen.new_tensor([2 / w, 2 / h])  # a pixel, where the sides are at -1 and 1
     dy, dx = (d.flatten() for d in torch.gradient(wanted))
     slope, products = torch.stack([dx, dy]), torch.stack([dx * dx, dx * dy, dy * dy])
     # Stripes fix one axis only; an image without any slope fixes none.
     ridge = 1e-3 * slope.square().sum() + 1e-8 * wanted.numel()
     reached = step = None
     for _ in range(ROUNDS):
-        at = place + (shifts * unit).repeat(1, w)[:, None]  # (N, h, 2 w)
+        x, y = shifts.unbind(1)
+        moves = torch.stack([2 / w * x, 2 / h * y], dim=1)  # sides are at -1 and 1
+        at = place + moves.repeat(1, w)[:, None]  # (N, h, 2 w)
         moved = sample(seen[:, None], at.unflatten(2, (w, 2)))[:, 0]
         error = _standardize(moved)[0].sub_(wanted).flatten(1)  # (N, P)
         weight = cauchy_weights(error, 3.0)

@@ -65,8 +65,8 @@ class Tiling:
         n = len(maps)
         maps = resize_maps(maps.flatten(0, 1), self.tile).unflatten(0, (n, -1))
         rows, columns = self.offsets
-        down = _weights(self.size[0], self.tile[0], rows).to(maps)
-        right = _weights(self.size[1], self.tile[1], columns).to(maps)
+        down = _weights(self.size[0], self.tile[0], rows, maps)
+        right = _weights(self.size[1], self.tile[1], columns, maps)
         joined = maps.new_zeros(n, *self.size)
         places = ((i, j) for i in range(len(rows)) for j in range(len(columns)))
         for k, (i, j) in enumerate(places):
@@ -83,12 +83,12 @@ def _offsets(size: int, tile: int) -> list[int]:
     return [round(k * (size - tile) / gaps) for k in range(gaps + 1)]
 
 
-def _weights(size: int, tile: int, offsets: list[int]) -> Tensor:
+def _weights(size: int, tile: int, offsets: list[int], like: Tensor) -> Tensor:
     """Weights along one axis, `(tiles, tile)`; those of one pixel sum to one."""
-    at = torch.arange(tile, dtype=torch.float64) + 0.5
+    at = torch.arange(tile, dtype=like.dtype, device=like.device) + 0.5
     edge = torch.minimum(at, tile - at) / (OVERLAP * tile)
     window = torch.sin(edge.clamp(max=1) * (math.pi / 2)) ** 2
-    total = torch.zeros(size, dtype=torch.float64)
+    total = like.new_zeros(size)
     for start in offsets:
         total[start : start + tile] += window
     return torch.stack([window / total[s : s + tile] for s in offsets])

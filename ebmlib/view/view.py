@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ebmlib.estimator import NotFittedError
+from ebmlib.estimator import Estimator
 from ebmlib.view.chunks import by_chunks
 from ebmlib.view.exposure import Exposure, MatchedExposure
 from ebmlib.view.frame import Frame
@@ -51,7 +51,7 @@ class Seen(NamedTuple):
     poses: Tensor | None
 
 
-class View:
+class View(Estimator):
     """What the energy sees of an image, and how a map of it returns to the image.
 
     `fit` decides from normal training images; `__call__` makes the views of any images
@@ -97,6 +97,7 @@ class View:
         image_shape_: (C, H, W) of the training images.
         size_: height and width of the view in px.
         scale_: pixels of the image per pixel of the view along height and width.
+        tiling_: where the tiles lie, a `Tiling`; None without tiles.
         tiles_: views of one image; 1 without tiles.
         exposure_: `Exposure`, `MatchedExposure` or None.
 
@@ -115,6 +116,7 @@ class View:
     image_shape_: tuple[int, int, int]
     size_: Size
     scale_: tuple[float, float]
+    tiling_: Tiling | None
     tiles_: int
     exposure_: Exposure | MatchedExposure | None
 
@@ -147,17 +149,6 @@ class View:
         if tile is not None:
             _check_tile(tile, max_pixels)
 
-    def __repr__(self) -> str:
-        """The call that makes an equal, unfitted view."""
-        default = View().parameters()
-        given = {k: v for k, v in self.parameters().items() if v != default[k]}
-        return f"View({', '.join(f'{k}={v!r}' for k, v in given.items())})"
-
-    def parameters(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        names = ("aligned", "register", "normalize_exposure", "max_pixels", "tile")
-        return {name: getattr(self, name) for name in names}
-
     def fit(self, images: Tensor) -> View:
         """The view itself, fitted to normal images `(N, C, H, W)` in [0, 1].
 
@@ -178,9 +169,10 @@ class View:
                 f"images must have at least {LEAST_SIDE} px a side, got "
                 f"{tuple(images.shape[-2:])}"
             )
-        fresh = View(**self.parameters())
+        fresh = View(**self.get_params(deep=False))
         fresh._fit(images.detach())
-        vars(self).update(vars(fresh))
+        found = vars(fresh).items()
+        self._set_fitted(**{name: v for name, v in found if name.endswith("_")})
         if max(self.scale_) > 1:
             height, width = self._source
             logger.info(
@@ -197,7 +189,7 @@ class View:
             NotFittedError: `fit` has not been called.
             ValueError: the images have another shape than those of `fit`.
         """
-        self._check_fitted()
+        self.check_fitted()
         c, height, width = self.image_shape_
         if images.ndim != 4 or images.shape[1:] != self.image_shape_:
             raise ValueError(
@@ -235,7 +227,7 @@ class View:
             ValueError: the maps do not cover the view, or their number is not that of
                 the poses, times the tiles of an image.
         """
-        self._check_fitted()
+        self.check_fitted()
         check_grid(maps, self.size_)
         n = len(maps) // self.tiles_
         if (poses is None) != (self.frame_ is None):
@@ -258,7 +250,7 @@ class View:
         Raises:
             NotFittedError: `fit` has not been called.
         """
-        self._check_fitted()
+        self.check_fitted()
         frame: dict[str, Any] | None = None
         if self.frame_ is not None:
             frame = {"kind": type(self.frame_).__name__}
@@ -273,13 +265,14 @@ class View:
         tile = self.tile
         return {
             "parameters": {
-                **self.parameters(),
+                **self.get_params(deep=False),
                 "tile": list(tile) if isinstance(tile, tuple) else tile,
             },
             "aligned": self.aligned_,
             "layout": layout and [layout.explained, layout.explained_in_frame],
             "image_shape": list(self.image_shape_),
             "size": list(self.size_),
+            "tiled": self.tiling_ is not None,
             "frame": frame,
             "exposure": exposure,
         }
@@ -290,7 +283,7 @@ class View:
         Raises:
             NotFittedError: `fit` has not been called.
         """
-        self._check_fitted()
+        self.check_fitted()
         tensors = {}
         if self.frame_ is not None:
             tensors["frame.template"] = self.frame_.template
@@ -318,7 +311,8 @@ class View:
                 part = frame if isinstance(frame, PartFrame) else None
                 layout = Layout(bool(config["aligned"]), part, *config["layout"])
             view.layout_, view.aligned_ = layout, bool(config["aligned"])
-            view._set_geometry(frame, (c, height, width), (h, w))
+            tiled = config.get("tiled", view.tile is not None)
+            view._set_geometry(frame, (c, height, width), (h, w), bool(tiled))
             view.exposure_ = _exposure(config["exposure"], tensors)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
@@ -342,7 +336,7 @@ class View:
         size = view_size((h, w), self.max_pixels)
         if self.tile is not None:
             size = _pair(self.tile)
-        self._set_geometry(frame, (c, height, width), size)
+        self._set_geometry(frame, (c, height, width), size, self.tile is not None)
         self.exposure_ = None
         if self.normalize_exposure:
             poses = () if frame is None else (frame.pose(images),)
@@ -351,15 +345,16 @@ class View:
             self.exposure_ = (MatchedExposure if registered else Exposure).fit(seen)
 
     def _set_geometry(
-        self, frame: Frame | None, shape: tuple[int, int, int], size: Size
+        self, frame: Frame | None, shape: tuple[int, int, int], size: Size, tiled: bool
     ) -> None:
         self.frame_, self.image_shape_, self.size_ = frame, shape, size
+        self.tiling_ = Tiling(self._source, size) if tiled else None
         self.tiles_, self.scale_ = 1, (1.0, 1.0)
-        if self.tile is not None:
-            self.tiles_ = len(self._tiling)
-        else:
+        if self.tiling_ is None:
             height, width = self._source
             self.scale_ = height / size[0], width / size[1]
+        else:
+            self.tiles_ = len(self.tiling_)
 
     @property
     def _source(self) -> Size:
@@ -369,21 +364,17 @@ class View:
         h, w = self.frame_.template.shape
         return h, w
 
-    @property
-    def _tiling(self) -> Tiling:
-        return Tiling(self._source, self.size_)
-
     def _resized(self, images: Tensor, poses: Tensor | None = None) -> Tensor:
         """What the frame holds, averaged to the size of the view; tiles still whole."""
         if self.frame_ is not None and poses is not None:
             images = self.frame_.align(images, poses)
-        return images if self.tile is not None else area_resize(images, self.size_)
+        return area_resize(images, self.size_) if self.tiling_ is None else images
 
     def _view(self, images: Tensor, poses: Tensor | None = None) -> Tensor:
         images = self._resized(images, poses)
         if self.exposure_ is not None:
             images = self.exposure_(images)
-        return images if self.tile is None else self._tiling.cut(images)
+        return images if self.tiling_ is None else self.tiling_.cut(images)
 
     def _back(
         self,
@@ -394,18 +385,12 @@ class View:
         outside: float,
     ) -> Tensor:
         """Maps `(N, tiles, a, b)` of the views in the image: `(N, *size)`."""
-        maps = maps[:, 0] if self.tile is None else self._tiling.join(maps)
+        maps = maps[:, 0] if self.tiling_ is None else self.tiling_.join(maps)
         if self.frame_ is None or poses is None:
             return resize_maps(maps, size)
         return self.frame_.inverse(
             maps, poses, self.image_shape_[1:], outside, grid=size
         )
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "exposure_"):
-            raise NotFittedError(
-                "this View is not fitted yet: call fit(normal_images) first"
-            )
 
 
 def _frame(config: dict[str, Any] | None, tensors: dict[str, Tensor]) -> Frame | None:
@@ -441,7 +426,7 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_tile(tile: int | Size, max_pixels: int) -> None:
+def _check_tile(tile: Any, max_pixels: int) -> None:
     sides = tile if isinstance(tile, tuple) else (tile, tile)
     if (
         len(sides) != 2

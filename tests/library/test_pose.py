@@ -1,4 +1,4 @@
-"""Facts about laying parts straight: invariance, inverse, and the three cases."""
+"""Facts about the poses of parts: invariance, inverse, and the three cases."""
 
 import math
 
@@ -89,7 +89,7 @@ def test_the_three_cases_are_told_from_training_images(name, aligned, framed):
         assert layout.explained_in_frame > layout.explained + 0.3
 
 
-def test_a_turned_image_gives_the_same_straight_part(bolts, frame):
+def test_a_turned_image_gives_the_same_aligned_part(bolts, frame):
     images = bolts.train[:8]
     straight = frame.align(images, frame.pose(images))
     for quarters in (1, 2, 3):  # exact rotations, no resampling
@@ -119,7 +119,7 @@ def test_a_part_of_even_shape_is_told_from_its_mirror_image_by_its_gray():
     assert (straight[0] - straight[3]).abs().mean() < 0.02
 
 
-def test_putting_back_undoes_straightening(bolts, frame):
+def test_the_inverse_undoes_the_alignment(bolts, frame):
     images = bolts.train[:6]
     poses = frame.pose(images)
     row = torch.linspace(-1, 1, 96)
@@ -147,7 +147,7 @@ def test_a_template_of_the_wrong_shape_is_refused():
         PartFrame(torch.zeros(3, 16, 16))
 
 
-def test_the_detector_lays_parts_straight_and_maps_back(bolts, tmp_path):
+def test_the_detector_rotates_parts_and_maps_back(bolts, tmp_path):
     detector = EnergyDetector(Experts(steps=2), 96, holdout=0.2, device="cpu")
     with pytest.warns(UserWarning, match="held-out"):
         detector.fit(bolts.train)

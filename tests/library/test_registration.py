@@ -65,7 +65,7 @@ def test_an_image_that_lies_right_is_left_alone(frame):
     assert torch.allclose(frame.inverse(maps, pose, (64, 64), 0.0), maps, atol=1e-5)
 
 
-def test_putting_back_undoes_the_shift_and_covers_the_image(frame):
+def test_the_inverse_undoes_the_shift_and_covers_the_image(frame):
     poses = frame._poses(SHIFTS)
     maps = shifted(scene(), SHIFTS).mean(1)
     back = frame.inverse(

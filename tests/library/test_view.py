@@ -284,7 +284,7 @@ def test_fitting_again_equals_a_new_view_bit_for_bit(three):
         for name, tensor in fresh.state_dict().items():
             assert torch.equal(used.state_dict()[name], tensor)
         assert torch.equal(used(images).images, fresh(images).images)
-        assert used.parameters() == View().parameters()  # what was given stays
+        assert used.get_params() == View().get_params()  # what was given stays
 
 
 def test_a_fit_that_fails_leaves_the_view_as_it_was(three, monkeypatch):
@@ -350,6 +350,17 @@ def test_an_unfitted_view_says_so():
     ):
         with pytest.raises(NotFittedError, match="call fit"):
             call()
+
+
+def test_other_parameters_wait_for_the_next_fit():
+    images = noise(4, 3, 48, 48)
+    view = View(tile=32, aligned=False).fit(images)
+    before, config = view(images).images, view.config()
+    view.set_params(tile=None, max_pixels=256)
+    assert torch.equal(view(images).images, before)
+    loaded = View.from_state(view.config(), view.state_dict())
+    assert torch.equal(loaded(images).images, before)
+    assert view.fit(images).size_ == (16, 16) and config["size"] == [32, 32]
 
 
 def test_it_prints_what_was_given():
