@@ -170,7 +170,7 @@ class _Draws:
     """
 
     def __init__(self, images: Tensor, generator: torch.Generator):
-        self.count, self.generator = len(images), generator
+        self.count, self.generator = images.shape[0], generator
         double = images.dtype == torch.float64
         self.dtype = np.float64 if double else np.float32
 
@@ -202,10 +202,10 @@ class _Window(NamedTuple):
 
     def cut(self, images: Tensor) -> Tensor:
         """What lies inside, maybe as a view: (n, ..., H, W) -> (n, ..., h, w)."""
-        if len(images) == 1:
+        if len(self.places) == 1:
             rows, columns = self.places[0]
             return images[..., rows, columns]
-        parts = zip(images, self.places, strict=True)
+        parts = zip(images.unbind(), self.places, strict=True)
         return torch.stack([x[..., rows, columns] for x, (rows, columns) in parts])
 
     def rotated(self, images: Tensor, c: np.ndarray, s: np.ndarray) -> Tensor:
@@ -230,12 +230,11 @@ class _Patch(NamedTuple):
     def write(self, images: Tensor, rows: Iterable[int]) -> list[_Place]:
         """Put patch k into image `rows[k]`; returns the places that were changed."""
         places = self.window.places
-        for row, pixels, (down, across) in zip(rows, self.pixels, places, strict=True):
+        parts = zip(rows, places, self.pixels.unbind(), strict=True)
+        for row, (down, across), pixels in parts:
             images[row, :, down, across] = pixels
-        return [
-            _Place(*place, opacity)
-            for place, opacity in zip(places, self.opacity, strict=True)
-        ]
+        opacities = zip(places, self.opacity.unbind(), strict=True)
+        return [_Place(*place, opacity) for place, opacity in opacities]
 
 
 class _Place(NamedTuple):
