@@ -46,7 +46,7 @@ CATEGORIES = tuple(_DRAW)
 # "bolt" the good test images were taken under another lamp, as in MVTec's screw: there
 # the mean brightness of an image says whether it is good, and a detector that uses it
 # cheats.
-EXPOSURE = {
+EXPOSURE: dict[str, dict[str, tuple[float, float]]] = {
     "nut": {"train": (74, 4), "good": (74, 4), "defective": (74, 4)},
     "weave": {"train": (128, 7), "good": (128, 7), "defective": (128, 7)},
     "bolt": {"train": (185, 6), "good": (170, 1.5), "defective": (186.5, 4)},
