@@ -17,7 +17,7 @@ health figures as tensors, which `read_figures` copies to the host at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -465,7 +465,7 @@ def _squared_norms(x: Tensor) -> Tensor:
     return x.square().flatten(1).sum(1)
 
 
-def _check_batch(name: str, x: Tensor, like: Tensor | None = None) -> None:
+def _check_batch(name: str, x: Any, like: Tensor | None = None) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{name} must be a floating-point tensor, got {got}")
@@ -486,7 +486,7 @@ def _check_at_least_zero(name: str, value: float) -> None:
 
 
 def _check_masks(
-    energy: object, negatives: Tensor, masks: Tensor, min_cover: float
+    energy: object, negatives: Tensor, masks: Any, min_cover: float
 ) -> None:
     if not hasattr(energy, "logits"):
         raise TypeError(

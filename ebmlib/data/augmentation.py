@@ -119,5 +119,5 @@ def _luminance(images: Tensor) -> Tensor:
     """Gray value of each pixel (ITU-R BT.601): (B, C, H, W) -> (B, 1, H, W)."""
     if images.shape[1] == 1:
         return images
-    weights = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (images * weights).sum(1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    return (0.299 * red).add_(0.587 * green).add_(0.114 * blue)

@@ -653,7 +653,8 @@ def _picked_color(images: Tensor, pick: np.ndarray) -> Tensor:
     return images.flatten(2).gather(2, at)[..., None]
 
 
-def _checked(images: Tensor) -> Tensor:
+def _checked(images: Any) -> Tensor:
+    """The images without a graph, if they are what the functions take."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = getattr(images, "dtype", type(images).__name__)
         raise TypeError(f"images must be a float tensor in [0, 1], got {kind}.")

@@ -139,3 +139,20 @@ def test_kept_images_stay_exactly_as_they_are(images):
     same = Augment(rotate=9, keep=0.4)(many, seeded()).eq(many).flatten(1).all(1)
     assert 0.3 < same.float().mean() < 0.5
     assert torch.equal(Augment(rotate=9, keep=1.0)(many, seeded()), many)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.4])
+def test_a_second_device_gets_the_same_changes(images, keep, second_device):
+    augment = Augment(flip=True, rotate=9, translate=0.05, keep=keep)
+    expected = augment(images, seeded(3))
+    there = second_device(images)
+    second_device.reads = 0
+    found = augment(there, seeded(3))
+    assert found.device == second_device.device
+    assert second_device.reads == 0
+    assert torch.allclose(found.cpu(), expected, atol=1e-6)
+
+
+def test_whole_numbers_are_refused():
+    with pytest.raises(TypeError, match="uint8"):
+        Augment()(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), seeded())
