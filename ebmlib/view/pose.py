@@ -1,8 +1,8 @@
 """Rotate parts to a canonical pose, so that their position counts (chapter 12).
 
-An energy that knows where it looks is much sharper than one that must accept every part
-of the product everywhere. `choose_layout` reads from the *training* images alone which
-of three cases a product is:
+An energy that depends on the position can be much more specific than one that must
+accept every part of the product everywhere. `choose_layout` finds from the *training*
+images alone which of three cases a product is:
 
 - it always lies in the same place (a bottle seen from above): nothing to do here, and
   `ebmlib.view.registration` takes out the last few pixels;
