@@ -1,7 +1,8 @@
-"""Bring images to one exposure, so that a lamp is not taken for a defect (chapter 11).
+"""Bring images to one exposure, so that light is not taken for a defect (chapter 11).
 
-The brightness of a photograph says more about the lamp than about the part. On MVTec's
-screw the mean gray level alone tells every defective test image from every normal one.
+The brightness of a photograph depends on the illumination more than on the part. On
+MVTec's screw the mean gray level alone separates the defective test images from the
+normal ones.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from ebmlib.view.chunks import by_chunks, mean_by_chunks
 from ebmlib.view.robust import cauchy_weights, weighted_sums
 
 LEAST_CONTRAST = 0.01  # below this standard deviation there is only sensor noise
-ROUNDS = 6  # of weights and light in turn
-LATTICE = 64  # rows and columns, about, on which the light is compared
+ROUNDS = 6  # of weights and of a and b in turn
+LATTICE = 64  # rows and columns, about, from which a and b are found
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Exposure:
 
     @classmethod
     def fit(cls, images: Tensor) -> Exposure:
-        """The usual exposure of training images `(N, C, H, W)`: the mean of m and s."""
+        """The mean of m, and of s, over training images `(N, C, H, W)`."""
         found = by_chunks(_mean_and_std, images).mean(0)
         return cls(*found.tolist())
 
@@ -62,12 +63,12 @@ class MatchedExposure:
         a  = std_w(T) / std_w(x),   b = mean_w(T) - a mean_w(x),
         w  = 1 / (1 + (e / 2 m)^2),   e = a x + b - T
 
-    T is the mean part, m the median of |e|; a, b and the weights w are found in turn,
-    from `Exposure` on, on some 64 rows and columns of pixels of a larger image. The
-    mean and the contrast of a whole image change when a large dark defect lies in it,
-    and then the rest of the part is lit wrongly. Here pixels that differ from the mean
-    part have little influence on a and b. For parts that always lie in the same place;
-    the invariance of `Exposure` holds too.
+    T is the mean part, m the median of |e|. The weights w and the pair a, b are
+    computed in turn, starting from `Exposure`; of a larger image about 64 rows and 64
+    columns are used. A large dark defect changes the mean and the contrast of the whole
+    image, so that `Exposure` changes the normal rest of the part. Here pixels that
+    differ from the mean part have little influence on a and b. For parts that always
+    lie in the same place; the invariance of `Exposure` holds too.
 
     Args:
         template: `(C, h, w)`, T.
@@ -91,11 +92,11 @@ class MatchedExposure:
 
     @classmethod
     def fit(cls, images: Tensor) -> MatchedExposure:
-        """The mean part of training images `(N, C, h, w)` in their usual exposure."""
+        """The mean of training images `(N, C, h, w)`, all brought to one exposure."""
         return cls(mean_by_chunks(Exposure.fit(images), images))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images `(N, C, h, w)` in the light of the mean part.
+        """Images `(N, C, h, w)` at the exposure of the mean part.
 
         Raises:
             ValueError: the images are not of the template's shape.
@@ -108,19 +109,19 @@ class MatchedExposure:
         return by_chunks(self._matched, images)
 
     def _matched(self, images: Tensor) -> Tensor:
-        scale, shift = (v[:, :, None, None] for v in self._light(images))
+        scale, shift = (v[:, :, None, None] for v in self._factors(images))
         return torch.addcmul(shift, scale, images).clamp_(0, 1)
 
-    def _light(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The light of each image, a and b: `(N, 1)` each."""
+    def _factors(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The factor a and the offset b of each image: `(N, 1)` each."""
         images = images.detach()
         every = max(1, round(math.sqrt(math.prod(images.shape[-2:])) / LATTICE))
         x = images[:, :, ::every, ::every].flatten(1)  # (N, P)
-        wanted = self.template.to(images)[:, ::every, ::every].flatten()  # (P,)
+        target = self.template.to(images)[:, ::every, ::every].flatten()  # (P,)
         m, s = _mean_and_std(x)[:, :, None].unbind(1)
-        center, spread = _mean_and_std(wanted[None])[0].clamp_min(1e-6)
+        center, spread = _mean_and_std(target[None])[0].clamp_min(1e-6)
         z = (x - m) / s.clamp_min(LEAST_CONTRAST)
-        t = (wanted - center) / spread
+        t = (target - center) / spread
         terms = torch.stack([torch.ones_like(t), t, t * t])
         scale, shift = torch.ones_like(m), torch.zeros_like(m)  # of z, to fit t
         for _ in range(ROUNDS):

@@ -1,8 +1,8 @@
 """Rotate parts to a canonical pose, so that their position counts (chapter 12).
 
-An energy that knows where it looks is much sharper than one that must accept every part
-of the product everywhere. `choose_layout` reads from the *training* images alone which
-of three cases a product is:
+An energy that depends on the position can be much more specific than one that must
+accept every part of the product everywhere. `choose_layout` finds from the *training*
+images alone which of three cases a product is:
 
 - it always lies in the same place (a bottle seen from above): nothing to do here, and
   `ebmlib.view.registration` takes out the last few pixels;
@@ -15,8 +15,8 @@ The measure is the share of the pixels' variance that their position explains,
     R^2 = 1 - mean_p Var_n(x_np) / Var(x),
 
 with pixel p of the n-th training image; each image is averaged down to 32 px, so that
-small movements do not count, then freed of light that rises or falls slowly (or a
-shared lamp would pass for a shared place), and scaled to variance 1. It is 1 if all
+small movements do not count, then freed of brightness that varies slowly (or shared
+illumination would count as a shared position), and scaled to variance 1. It is 1 if all
 images are equal and 0 if positions say nothing.
 """
 
@@ -115,7 +115,7 @@ def without_shading(images: Tensor) -> Tensor:
     """Images minus the best quadratic surface of position, per channel: `(N, C, H, W)`.
 
     What is left has the mean 0 and no slope. The surface is 1, x, y, x^2, x y, y^2 in
-    the least squares sense: a lamp from the side, or corners that a lens darkens.
+    the least squares sense: light from one side, or corners that a lens darkens.
     """
     sides = (torch.linspace(-1, 1, n, dtype=images.dtype) for n in images.shape[-2:])
     down, right = torch.meshgrid(*sides, indexing="ij")
@@ -173,7 +173,8 @@ class PartFrame(Frame):
         return by_chunks(self._way_round, images, poses)
 
     def _way_round(self, images: Tensor, poses: Tensor) -> Tensor:
-        turned = poses + poses.new_tensor([0.0, 0.0, math.pi])
+        turned = poses.clone()
+        turned[:, 2] += math.pi
         gray = images.mean(1, keepdim=True)
         fits = [self._likeness(gray, p) for p in (poses, turned)]
         return torch.where((fits[0] >= fits[1])[:, None], poses, turned)
@@ -183,8 +184,8 @@ class PartFrame(Frame):
         gray = self.align(gray, poses).flatten(1)  # (N, h w)
         gray = gray - gray.mean(1, keepdim=True)
         template = self.template.to(gray).flatten()
-        wanted = template - template.mean()
-        return (gray * wanted).sum(1) / gray.norm(dim=1).clamp_min(1e-6)
+        template = template - template.mean()
+        return (gray * template).sum(1) / gray.norm(dim=1).clamp_min(1e-6)
 
     def _gray(self, images: Tensor, poses: Tensor) -> Tensor:
         return self.align(images.mean(1, keepdim=True), poses)[:, 0]

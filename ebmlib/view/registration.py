@@ -1,8 +1,8 @@
-"""Shift a part that always lies in the same place there to the pixel (chapter 12).
+"""Take small shifts out of parts that always lie in the same place (chapter 12).
 
-A bottle that stands a pixel further left is no defect, but to a Gaussian of its own for
-every place it looks like one wherever the image has an edge. Registration takes the
-shift out, so that what is left is what the parts really differ in.
+A bottle that stands a pixel further left is no defect. But a Gaussian per position
+finds every edge of it anomalous. Registration shifts all images to the place of the
+mean part, so that only other differences between the parts remain.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ebmlib.view.geometry import block_mean
 from ebmlib.view.robust import cauchy_weights, weighted_sums
 
 COARSE = 128  # px of the shorter side at which shifts are found; more does not help
-FURTHEST = 1 / 16  # of the shorter side: a part that lies further off lies elsewhere
+FURTHEST = 1 / 16  # of the shorter side: longest shift that is looked for
 LEVELS = ((2.0, 4), (1.0, 2), (0.5, 1))  # blur in px, and the squares averaged first
 SMALLEST = 32  # px of the shorter side that averaging leaves
 ROUNDS = 4  # accelerated Gauss-Newton steps on each level
@@ -40,7 +40,7 @@ class Registration(Frame):
     the shift of an image does not depend on the other images of its batch.
 
     No image is shifted further than the training images were: a part that lies further
-    off than any normal one is still seen to be off. An image without contrast is not
+    off than all normal ones stays visibly off. An image without contrast is not
     shifted.
 
     Args:
@@ -65,7 +65,7 @@ class Registration(Frame):
         for levels in range(1, len(LEVELS) + 1):  # the mean sharpens with the shifts
             frame = cls(template, furthest)
             shifts = by_chunks(partial(frame._shifts, levels=LEVELS[:levels]), images)
-            shifts = shifts - shifts.mean(0)  # the usual part stays where it is
+            shifts = shifts - shifts.mean(0)  # on average nothing moves
             template = mean_by_chunks(frame._moved, images, frame._poses(shifts))
         return cls(template, float(shifts.abs().max()))
 
@@ -112,34 +112,34 @@ class Registration(Frame):
         shifts = images.new_zeros(len(images), 2)
         for blur, side in levels:
             side = max(1, min(side, min(gray.shape[-2:]) // SMALLEST))
-            seen, wanted = (
+            seen, target = (
                 gaussian_smooth(block_mean(x, side, side), blur / side)
                 for x in (gray, mean)
             )
-            wanted, _ = _standardize(wanted)
+            target, _ = _standardize(target)
             unit = step * side
-            shifts = _descend(seen, wanted[0], shifts / unit, self.max_shift / unit)
+            shifts = _descend(seen, target[0], shifts / unit, self.max_shift / unit)
             shifts = shifts * unit
         return torch.where(contrast > LEAST_CONTRAST, shifts, 0.0)
 
 
-def _descend(seen: Tensor, wanted: Tensor, shifts: Tensor, limit: float) -> Tensor:
+def _descend(seen: Tensor, target: Tensor, shifts: Tensor, limit: float) -> Tensor:
     """Shifts `(N, 2)` that bring images `(N, h, w)` closer to one `(h, w)`, in px."""
-    h, w = wanted.shape
+    h, w = target.shape
     down, right = (count(n, seen) * (2 / n) + (1 / n - 1) for n in (h, w))
     place = torch.stack(torch.broadcast_tensors(right, down[:, None]), dim=-1)
     place = place.flatten(1)  # (h, 2 w): x, y, x, y, ...
-    dy, dx = (d.flatten() for d in torch.gradient(wanted))
+    dy, dx = (d.flatten() for d in torch.gradient(target))
     slope, products = torch.stack([dx, dy]), torch.stack([dx * dx, dx * dy, dy * dy])
     # Stripes fix one axis only; an image without any slope fixes none.
-    ridge = 1e-3 * slope.square().sum() + 1e-8 * wanted.numel()
+    ridge = 1e-3 * slope.square().sum() + 1e-8 * target.numel()
     reached = step = None
     for _ in range(ROUNDS):
         x, y = shifts.unbind(1)
         moves = torch.stack([2 / w * x, 2 / h * y], dim=1)  # sides are at -1 and 1
         at = place + moves.repeat(1, w)[:, None]  # (N, h, 2 w)
         moved = sample(seen[:, None], at.unflatten(2, (w, 2)))[:, 0]
-        error = _standardize(moved)[0].sub_(wanted).flatten(1)  # (N, P)
+        error = _standardize(moved)[0].sub_(target).flatten(1)  # (N, P)
         weight = cauchy_weights(error, 3.0)
         a, b, c = weighted_sums(weight, products).unbind(1)
         a, c = a + ridge, c + ridge

@@ -32,8 +32,8 @@ def cauchy_weights(error: Tensor, width: float) -> Tensor:
     side = math.isqrt(error.shape[1])
     while math.gcd(step, side) > 1:  # not the same columns of every row
         step += 1
-    usual = error[:, ::step].abs().median(1, keepdim=True).values.clamp_min(1e-6)
-    return (error / (width * usual)).square_().add_(1).reciprocal_()
+    median = error[:, ::step].abs().median(1, keepdim=True).values.clamp_min(1e-6)
+    return (error / (width * median)).square_().add_(1).reciprocal_()
 
 
 def weighted_sums(weights: Tensor, terms: Tensor) -> Tensor:
