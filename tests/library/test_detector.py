@@ -389,16 +389,15 @@ def test_a_misspelt_option_is_refused_with_its_name(normals):
 
 
 def test_twelve_bits_are_read_as_the_camera_meant_them(normals, tmp_path):
-    """The same pictures as 8-bit files, and as 0 .. 4095 in 16-bit files."""
-    gray = normals.mean(1).numpy()
-    for i, image in enumerate(gray):
-        pixels = (image * 4095).round().astype(np.uint16)
+    """Files with 0 .. 4095 in 16 bits are the same images as their values / 4095."""
+    levels = (normals.mean(1).numpy() * 4095).round().astype(np.uint16)
+    for i, pixels in enumerate(levels):
         Image.fromarray(pixels).save(tmp_path / f"{i:02}.png")
+    exact = torch.from_numpy(levels.astype(np.float32) / 4095)[:, None]
     new = EnergyDetector(Experts(steps=2), SIZE, false_alarm_rate=0.2)
-    expected = clone(new).fit(normals.mean(1, keepdim=True)).anomaly_score(gray)
+    expected = clone(new).fit(exact).anomaly_score(exact)
     told = clone(new).set_params(bits=12).fit(tmp_path)
-    found = told.anomaly_score(tmp_path)
-    assert torch.allclose(found, expected, rtol=0.05)
+    assert torch.allclose(told.anomaly_score(tmp_path), expected, rtol=1e-4)
     with pytest.warns(UserWarning, match="bits"):
         new.fit(tmp_path)
 
