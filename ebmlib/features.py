@@ -50,7 +50,7 @@ class FeatureMap(Protocol):
 class CosineFeatures(nn.Module):
     """The lowest cosine coefficients of overlapping patches; nothing is learned.
 
-    Of every patch the `frequencies`^2 lowest coefficients of the orthonormal discrete
+    Of every patch the `frequencies**2` lowest coefficients of the orthonormal discrete
     cosine transform are kept, so that distances between features are in gray levels
     (l2 over a patch). RGB is first rotated into luminance and two color differences;
     of these only the COLORS^2 lowest coefficients are kept.
@@ -62,7 +62,7 @@ class CosineFeatures(nn.Module):
             so that neighbors overlap.
         frequencies: coefficients per axis of luminance, or of a gray channel; a patch
             of fewer px a side has no more of them than that.
-        opponent_colors: rotate RGB as above; False keeps `frequencies`^2 coefficients
+        opponent_colors: rotate RGB as above; False keeps `frequencies**2` coefficients
             of each channel.
         brightness: keep the constant coefficient; False ignores the mean level of a
             patch in luminance, or in every channel.

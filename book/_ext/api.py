@@ -78,6 +78,8 @@ def public_name(words: str, module: str) -> str | None:
     if not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*", words):
         return None
     owner, _, name = words.rpartition(".")
+    if (owner or module).partition(".")[0] not in ("ebmlib", "ebmbook"):
+        return None  # other packages have no page here, and need not be installed
     try:
         found = getattr(importlib.import_module(owner or module), name)
     except (ImportError, AttributeError):

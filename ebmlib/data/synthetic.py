@@ -158,7 +158,7 @@ def _camera(
 
 
 def _shrink(fine: np.ndarray) -> np.ndarray:
-    """Average over blocks of `OVERSAMPLING`^2 fine pixels."""
+    """Average over blocks of `OVERSAMPLING**2` fine pixels."""
     k, size = OVERSAMPLING, fine.shape[0] // OVERSAMPLING
     blocks = fine.reshape(size, k, size, k, *fine.shape[2:])
     return blocks.mean(axis=(1, 3), dtype=np.float32)
