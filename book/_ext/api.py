@@ -103,7 +103,9 @@ def process(_app, _what, name, _object, _options, lines) -> None:
 
 def skip(_app, _what, _name, found, skipped, _options) -> bool | None:
     """Leave out what NamedTuple writes by itself."""
-    written = getattr(found, "__doc__", None) or ""
+    written = getattr(found, "__doc__", None)
+    if not isinstance(written, str):
+        return None  # of a built-in type, which is not documented here
     return True if written.startswith("Alias for field number") else None
 
 
