@@ -13,21 +13,22 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ebmlib.data import Category as Category
-    from ebmlib.data import load as load
+    from ebmlib.data import Category as Category, load as load
     from ebmlib.detector import EnergyDetector as EnergyDetector
-    from ebmlib.energy import energies as energies
-    from ebmlib.energy import input_gradient as input_gradient
-    from ebmlib.networks import ConvEnergy as ConvEnergy
-    from ebmlib.networks import PatchEnergy as PatchEnergy
+    from ebmlib.energy import energies as energies, input_gradient as input_gradient
+    from ebmlib.networks import ConvEnergy as ConvEnergy, PatchEnergy as PatchEnergy
     from ebmlib.prediction import Prediction as Prediction
-    from ebmlib.recipes import Backbone as Backbone
-    from ebmlib.recipes import Contrast as Contrast
-    from ebmlib.recipes import ContrastiveDivergence as ContrastiveDivergence
-    from ebmlib.recipes import Experts as Experts
-    from ebmlib.recipes import ScoreMatching as ScoreMatching
-    from ebmlib.scoring import energy_score as energy_score
-    from ebmlib.scoring import gradient_map as gradient_map
+    from ebmlib.recipes import (
+        Backbone as Backbone,
+        Contrast as Contrast,
+        ContrastiveDivergence as ContrastiveDivergence,
+        Experts as Experts,
+        ScoreMatching as ScoreMatching,
+    )
+    from ebmlib.scoring import (
+        energy_score as energy_score,
+        gradient_map as gradient_map,
+    )
     from ebmlib.training import train as train
 
 __version__ = "0.1.0"

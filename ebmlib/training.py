@@ -33,8 +33,7 @@ from ebmlib.guard import BadStep, Guard
 from ebmlib.langevin import ChainDiverged
 from ebmlib.progress import Progress, Show, check_show
 from ebmlib.runlog import TrainingLog
-from ebmlib.state import Objective as Objective
-from ebmlib.state import RunState, weight_norm
+from ebmlib.state import Objective as Objective, RunState, weight_norm
 
 
 @torch.inference_mode(False)

@@ -29,35 +29,20 @@ from ebmlib.data.arrays import (
 )
 from ebmlib.data.files import (
     COLOR_MODES,
-    ImageError,
+    ImageError as ImageError,
     ImagePath,
     check_bits,
     check_channels,
     decode,
-    image_size,
-    list_images,
-    read_image,
-    read_mask,
-    stored_channels,
+    image_size as image_size,
+    list_images as list_images,
+    read_image as read_image,
+    read_mask as read_mask,
+    stored_channels as stored_channels,
     to_tensor,
 )
 from ebmlib.data.resizing import Size, check_size, is_whole
 from ebmlib.data.threads import ordered_map
-
-__all__ = [
-    "ImageBatch",
-    "ImageError",
-    "ImageStream",
-    "Images",
-    "batches",
-    "check_contrast",
-    "image_size",
-    "images_to_tensor",
-    "list_images",
-    "read_image",
-    "read_mask",
-    "stored_channels",
-]
 
 OneImage = ImagePath | Image.Image | Tensor | np.ndarray
 Images = OneImage | Sequence[OneImage] | Dataset[Any] | DataLoader[Any]

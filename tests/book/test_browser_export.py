@@ -387,5 +387,5 @@ def test_standardizer_statistics_are_those_of_the_library(model, energy):
     for k, width in enumerate(model["widths"]):
         for kind, maps in browser.maps_at(sharp, width).items():
             one, stated = MapStandardizer("global").fit(maps), statistics[kind]
-            assert math.isclose(float(one.mean), stated["mean"][k], rel_tol=0.2)
-            assert math.isclose(float(one.std), stated["std"][k], rel_tol=0.3)
+            assert math.isclose(float(one.mean_), stated["mean"][k], rel_tol=0.2)
+            assert math.isclose(float(one.std_), stated["std"][k], rel_tol=0.3)
