@@ -103,7 +103,7 @@ class Contrast:
         width: half the network's channels.
         corruption: "corrupt" (pasted patches, strokes, spots) or "damage", which adds
             bends, wear and large defects.
-        restoration: weight of the restoration loss, at least 0.
+        restoration: weight of the restoration loss, > 0.
         stiffness: force constant of the restoration loss; None measures it in the
             energy after the warm-up, which an energy trained for longer needs.
         warmup: share of the steps without the restoration loss, in [0, 1].

@@ -109,20 +109,20 @@ PAIRS = {
         chains(corrupted_images(images(), damage)),
     ),
     "a keyword of a partial": (
-        functools.partial(corrupt, again=0),
-        functools.partial(corrupt, again=1),
+        functools.partial(corrupt, second=0),
+        functools.partial(corrupt, second=1),
     ),
     "an argument of a partial": (
         functools.partial(corrupt, images(0)),
         functools.partial(corrupt, images(1)),
     ),
     "the function of a partial": (
-        functools.partial(corrupt, again=1),
-        functools.partial(damage, again=1),
+        functools.partial(corrupt, second=1),
+        functools.partial(damage, second=1),
     ),
     "a partial inside an objective": (
-        NoiseContrastive(functools.partial(corrupt, again=0)),
-        NoiseContrastive(functools.partial(corrupt, again=1)),
+        NoiseContrastive(functools.partial(corrupt, second=0)),
+        NoiseContrastive(functools.partial(corrupt, second=1)),
     ),
     "a nested dataclass": (
         Nested([1], Nested([0.1])),
@@ -173,7 +173,7 @@ def test_other_content_makes_another_description(name):
     "make",
     [
         lambda: chains(corrupted_images(images(), corrupt)),
-        lambda: NoiseContrastive(functools.partial(corrupt, again=1)),
+        lambda: NoiseContrastive(functools.partial(corrupt, second=1)),
         lambda: scaled(torch.arange(30.0)),
         lambda: Augmentation(0.5),
         lambda: {"b": (1, 2.5), "a": {3, 1, 2}, "c": np.float64(0.5)},
@@ -203,7 +203,7 @@ def test_what_a_run_changes_is_no_setting():
 
 def test_differences_say_where_and_give_both_values():
     one, other = (
-        describe(NoiseContrastive(functools.partial(corrupt, again=k))) for k in (0, 1)
+        describe(NoiseContrastive(functools.partial(corrupt, second=k))) for k in (0, 1)
     )
     assert differences(one, other) == ["corrupt.keywords.again was 0, is 1"]
     assert differences({"a": 1}, {"b": 1}, "x") == [
