@@ -205,7 +205,7 @@ def test_differences_say_where_and_give_both_values():
     one, other = (
         describe(NoiseContrastive(functools.partial(corrupt, second=k))) for k in (0, 1)
     )
-    assert differences(one, other) == ["corrupt.keywords.again was 0, is 1"]
+    assert differences(one, other) == ["corrupt.keywords.second was 0, is 1"]
     assert differences({"a": 1}, {"b": 1}, "x") == [
         "x.a was 1, is absent",
         "x.b was absent, is 1",
