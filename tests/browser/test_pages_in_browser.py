@@ -16,7 +16,7 @@ AXE = ROOT / "tests" / "vendor" / "axe-core" / "axe.min.js"
 PHONE = {"viewport": {"width": 360, "height": 780}, "reduced_motion": "reduce"}
 SCREEN_4K = {"viewport": {"width": 3840, "height": 2160}}
 CHAPTER = "notebooks/09_localize_with_gradients.html"
-SHOWN = ("book/index.html", CHAPTER, "book/status.html", "book/api/floor_2.html")
+SHOWN = ("book/index.html", CHAPTER, "book/status.html", "book/api/layer_2.html")
 
 pytestmark = [
     pytest.mark.skipif(
