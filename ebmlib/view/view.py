@@ -1,13 +1,15 @@
 """From an image to what the energy sees, and back: pose, resizing, exposure, tiles.
 
-image (C, H, W)                              map in the image (H, W)
-  | 1. frame: rotated or shifted to            ^ 5. bilinear, back from the frame
-  |    one pose (ebmlib.view.pose,             |
-  |    ebmlib.view.registration)               |
-  | 2. averaged to multiples of 16 px,         | 4. tiles joined
-  |    or 4. cut into tiles                    |
-  v 3. one exposure (ebmlib.view.exposure)     |
-view (C, h, w)  --- energy, its gradient -->  map of the view (h, w)
+    image (C, H, W)                              map in the image (H, W)
+      | 1. frame: rotated or shifted to            ^ 5. bilinear, back from the frame
+      |    one pose (ebmlib.view.pose,             |
+      |    ebmlib.view.registration)               |
+      | 2. averaged to multiples of 16 px,         | 4. tiles joined
+      |    or 4. cut into tiles                    |
+      v 3. one exposure (ebmlib.view.exposure)     |
+    view (C, h, w)  --- energy, its gradient -->  map of the view (h, w)
+
+The numbers are the order of the steps, see chapters 11 and 12.
 """
 
 from __future__ import annotations
