@@ -190,3 +190,28 @@ def cosine_filters(size: int, frequencies: int) -> Tensor:
     basis = torch.cos(math.pi * k * (2 * i + 1) / (2 * size)) * math.sqrt(2 / size)
     basis[0] /= math.sqrt(2)
     return torch.einsum("ai,bj->abij", basis, basis).reshape(-1, 1, size, size)
+
+
+def sample_cells(
+    x: Tensor, grid: tuple[int, int], stride: int, spacing: int, first: int
+) -> Tensor:
+    """Values at the centers of a grid's cells: (B, F, h', w') -> (B, F, h, w).
+
+    Linear between the cells of x; before its first and after its last cell their value
+    is repeated.
+
+    Args:
+        x: cells that lie `spacing` px apart, the first one at pixel `first`.
+        grid: h and w.
+        stride: px between the centers of the grid, see the head of this file.
+        spacing: as above.
+        first: as above; it may lie outside the image.
+    """
+    weights = []
+    for count, known in zip(grid, x.shape[2:], strict=True):
+        center = (torch.arange(count, device=x.device) + 0.5) * stride - 0.5
+        at = ((center - first) / spacing).clamp(0, known - 1)
+        apart = at[:, None] - torch.arange(known, device=x.device)
+        weights.append((1 - apart.abs()).clamp_min(0).to(x.dtype))  # (h, h')
+    rows, columns = weights
+    return rows @ x @ columns.mT
