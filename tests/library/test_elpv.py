@@ -127,7 +127,7 @@ def test_sizes_and_channels_are_those_asked_for():
 def test_who_needs_masks_is_told_that_there_are_none():
     with pytest.raises(ValueError, match="elpv/mono has no masks, which are needed"):
         load("elpv/mono", size=4, need_masks=True)
-    assert load("synthetic/nut", size=16, n_train=4, need_masks=True).has_masks
+    assert load("synthetic/nut", size=32, n_train=4, need_masks=True).has_masks
 
 
 def test_another_name_or_rule_is_refused_with_the_ones_there_are():
