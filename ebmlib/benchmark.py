@@ -28,9 +28,10 @@ import torch
 from torch import Tensor
 
 from ebmlib.baselines import BASELINES
-from ebmlib.data import Category, load
+from ebmlib.data import Category, elpv, load
 from ebmlib.data.images import list_images
 from ebmlib.data.mvtec_layout import LayoutError, categories_in, first_of, pair_masks
+from ebmlib.data.resizing import Size, describes_vanished
 from ebmlib.data.synthetic import CATEGORIES
 from ebmlib.detector import EnergyDetector
 from ebmlib.metrics import (
@@ -47,6 +48,7 @@ from ebmlib.results_files import (
     file_label,
     read_json,
     result_path,
+    size_label,
     write_result,
 )
 from ebmlib.scoring import image_score
@@ -91,7 +93,7 @@ METHODS = tuple(m for m in (*BASELINES, *RECIPES) if "weights" not in options_of
 
 
 def new_model(
-    method: str, size: int, seed: int, aligned: bool | str, settings: dict[str, Any]
+    method: str, size: Size, seed: int, aligned: bool | str, settings: dict[str, Any]
 ) -> Any:
     """A baseline or a detector that is not fitted; arguments as in `fit`."""
     own = accepted(method, settings)
@@ -128,7 +130,14 @@ def fit(
     Raises:
         ValueError: an unknown method.
     """
-    return new_model(method, images.shape[-1], seed, aligned, settings).fit(images)
+    size = size_of(images)
+    return new_model(method, size, seed, aligned, settings).fit(images)
+
+
+def size_of(images: Tensor) -> Size:
+    """The side of square images `(N, C, H, W)`, else (height, width)."""
+    height, width = images.shape[-2:]
+    return height if height == width else (height, width)
 
 
 def run(
@@ -165,7 +174,7 @@ def run(
         "category": category.name,
         "method": method,
         "seed": seed,
-        "image_size": category.train.shape[-1],
+        "image_size": size_label(size_of(category.train)),
         "options": recorded(asked),
         "settings": settings_of(model),
         "metrics": measure(answer, category),
@@ -174,7 +183,7 @@ def run(
             "kinds": category.kinds,
             "scores": {name: _digits(values) for name, values in answer.scores.items()},
         },
-        "vanished_masks": len(category.notes),
+        "vanished_masks": sum(map(describes_vanished, category.notes)),
         "seconds": {"fit": round(fitted - start, 1), "test": round(done - fitted, 1)},
         "peak_memory_mb": None if memory is None else round(memory),
         "versions": versions(),
@@ -373,7 +382,10 @@ def hardware() -> dict[str, Any]:
 
 
 def expand(names: list[str], root: str | None) -> list[str]:
-    """Categories by name, each once; `mvtec/*` stands for all that `root` holds.
+    """Categories by name, each once.
+
+    `synthetic/*` and `elpv/*` stand for all of them, `mvtec/*` for all that `root`
+    holds.
 
     Raises:
         ValueError: no root for `mvtec/*`, or no category there.
@@ -382,6 +394,8 @@ def expand(names: list[str], root: str | None) -> list[str]:
     for name in names:
         if name == "synthetic/*":
             found += [f"synthetic/{one}" for one in CATEGORIES]
+        elif name == "elpv/*":
+            found += [f"elpv/{one}" for one in elpv.CATEGORIES]
         elif name == "mvtec/*":
             if not root:
                 raise ValueError("mvtec/* needs --root or the variable MVTEC_ROOT")
@@ -399,12 +413,17 @@ def look_at(category: str, root: str | None) -> list[str]:
     """What a category's folders say before an image is read: see `unmeasured`.
 
     Raises:
-        ValueError: there is no such category, its images and masks do not pair up, or
-            nothing can be measured.
+        ValueError: there is no such category, the package of its images is missing,
+            its images and masks do not pair up, or nothing can be measured.
     """
     source, _, name = category.partition("/")
     if source == "synthetic" and name not in CATEGORIES:
         raise ValueError(f"{category}: no such category; there are {CATEGORIES}")
+    if source == "elpv":
+        cells = elpv.split_of(name)
+        kinds = ["good"] * len(cells.good) + ["defective"] * len(cells.defective)
+        notes = [*unmeasured(kinds, masked=False), *cells.notes]
+        return [f"{category}: {note}" for note in notes]
     if source != "mvtec":
         return []
     if not root:
@@ -429,8 +448,9 @@ def cells(options: argparse.Namespace, command: str) -> list[Cell]:
 
     Raises:
         FileNotFoundError: no file of weights.
-        ValueError: a file of that name was made with other settings or is broken, or
-            weights are given that no method asks for.
+        ValueError: a file of that name was made with other settings or is broken,
+            weights are given that no method asks for, or drawn images are asked for
+            that are not square.
     """
     root = options.root or os.environ.get("MVTEC_ROOT")
     settings = {} if options.steps is None else {"steps": options.steps}
@@ -445,6 +465,11 @@ def cells(options: argparse.Namespace, command: str) -> list[Cell]:
         threads = max(1, joblib.cpu_count() // options.jobs)
     made = []
     for category in expand(options.categories, root):
+        if category.startswith("synthetic/") and not isinstance(options.size, int):
+            raise ValueError(
+                f"{category} is drawn, and drawn images are square: --size must be one "
+                f"side, got {size_label(options.size)}"
+            )
         for method in options.methods:
             own = accepted(method, settings)
             for seed in options.seeds if is_random(method) else options.seeds[:1]:
@@ -497,7 +522,9 @@ def run_here(cell: Cell) -> str:
     """Run one cell in this process and write its file; the line to print about it."""
     if cell["threads"] is not None:
         torch.set_num_threads(cell["threads"])
-    data = load(cell["category"], size=cell["size"], root=cell["root"])
+    size = cell["size"]  # a pair is a list in JSON
+    size = size if isinstance(size, int) else tuple(size)
+    data = load(cell["category"], size=size, root=cell["root"])
     result = run(
         data,
         cell["method"],
@@ -530,6 +557,9 @@ to resume:
 examples:
   one drawn category, every method, no files needed:
     python -m ebmlib.benchmark --categories synthetic/nut
+  real photographs of solar cells, from a package (pip install "ebmlib[photos]");
+  nobody has drawn masks, so only image AUROC is measured:
+    python -m ebmlib.benchmark --categories 'elpv/*'
   all fifteen categories of MVTec AD (or those that are there), three seeds:
     python -m ebmlib.benchmark --categories 'mvtec/*' --root /data/mvtec_ad
   the default energy, trained for longer:
@@ -539,7 +569,10 @@ examples:
   (without ground_truth/ only image AUROC is measured, without test/good only the maps):
     python -m ebmlib.benchmark --root /data/parts --categories mvtec/castings \\
         --methods brightness per_pixel_gaussian pca experts --size 128
-  the same on a Dask cluster, whose workers see the same folders:
+  images that are no squares, 640 px high and 256 px wide:
+    python -m ebmlib.benchmark --root /data/parts --categories mvtec/strip \\
+        --size 640x256
+  all of MVTec AD on a Dask cluster, whose workers see the same folders:
     dask scheduler                       # on one machine
     dask worker tcp://HOST:8786          # on every machine
     python -m ebmlib.benchmark --categories 'mvtec/*' --root /data/mvtec_ad \\
@@ -566,6 +599,23 @@ def whole(least: int) -> Callable[[str], int]:
     return read
 
 
+def image_size(least: int) -> Callable[[str], Size]:
+    """Reads a size from the command line: "128", or "256x640" (height x width)."""
+
+    def read(text: str) -> Size:
+        words = text.strip().lower().split("x")
+        if len(words) <= 2 and all(word.isascii() and word.isdigit() for word in words):
+            height, width = int(words[0]), int(words[-1])
+            if min(height, width) >= least:
+                return height if height == width else (height, width)
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least {least}, or two of them as "
+            f"HEIGHTxWIDTH, such as 256x640; got {text!r}"
+        )
+
+    return read
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     names = {name: build.label for name, build in BASELINES.items()}
@@ -585,8 +635,10 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["synthetic/nut"],
         metavar="NAME",
-        help="synthetic/NAME is drawn, mvtec/NAME is the folder NAME under --root; "
-        "'mvtec/*' and 'synthetic/*' are all of them (default: synthetic/nut)",
+        help="synthetic/NAME is drawn, elpv/mono and elpv/poly are photographs of "
+        "solar cells (pip install 'ebmlib[photos]'), mvtec/NAME is the folder NAME "
+        "under --root; 'synthetic/*', 'elpv/*' and 'mvtec/*' are all of them (default: "
+        "synthetic/nut)",
     )
     add(
         "--methods",
@@ -606,10 +658,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--size",
-        type=whole(8),
+        type=image_size(8),
         default=128,
         metavar="PX",
-        help="side of images (default: 128)",
+        help="side of images, or HEIGHTxWIDTH such as 256x640 (default: 128)",
     )
     add(
         "--steps",

@@ -401,7 +401,10 @@ def _maps_and_masks(maps: Array, masks: Array) -> tuple[NDArray, NDArray]:
             "say what counts as defective, e.g. masks > 0."
         )
     if not masks.any():
-        raise ValueError("no defective pixel: every mask is empty.")
+        raise ValueError(
+            "no defective pixel: every mask is empty. Where nobody has drawn masks "
+            "(Category.has_masks is False) only detection can be measured."
+        )
     if masks.all():
         raise ValueError("no normal pixel: every mask is full.")
     return maps, masks

@@ -3,6 +3,7 @@
 No other file of the project knows a folder or a name below `results/`:
 
     results/mvtec_128px/mvtec-bottle_experts_128px_seed0.json    a run of the benchmark
+    results/mvtec_640x256px/mvtec-strip_pca_640x256px_seed0.json     height x width
     results/experiments/map_ablation_mvtec-bottle_256px.json     a record of a script
     results/README.md, results/summary.csv                       the index
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 Run = dict[str, Any]
+Side = int | tuple[int, int]  # of a square, or (height, width)
 
 EXPERIMENTS = "experiments"  # records of measures that are not one run each
 DRILLS = "drills"  # records of endurance and of speed
@@ -34,9 +36,21 @@ def slug(category: str) -> str:
     return category.replace("/", "-")
 
 
-def sweep_name(category: str, size: int) -> str:
+def size_label(size: Side) -> int | str:
+    """The size of images as results hold it: 128 of a square, else "256x640".
+
+    Args:
+        size: the side of a square or (height, width), in px.
+    """
+    if isinstance(size, int):
+        return size
+    height, width = size
+    return height if height == width else f"{height}x{width}"
+
+
+def sweep_name(category: str, size: Side) -> str:
     """The folder of a run: "mvtec_128px" for "mvtec/bottle" at 128 px."""
-    return f"{category.split('/')[0]}_{size}px"
+    return f"{category.split('/')[0]}_{size_label(size)}px"
 
 
 def result_path(
@@ -44,7 +58,7 @@ def result_path(
     category: str,
     method: str,
     seed: int,
-    size: int,
+    size: Side,
     steps: int | None = None,
 ) -> Path:
     """File of one run below the folder of all results.
@@ -54,12 +68,12 @@ def result_path(
         category: such as "mvtec/bottle".
         method: a recipe's or a baseline's name.
         seed: of the fit.
-        size: side of the images in px.
+        size: side of the images in px, or (height, width).
         steps: of the training, if they were asked for; two lengths of one method are
             two files.
     """
     name = method if steps is None else f"{method}_{steps}steps"
-    file = f"{slug(category)}_{name}_{size}px_seed{seed}.json"
+    file = f"{slug(category)}_{name}_{size_label(size)}px_seed{seed}.json"
     return Path(folder) / sweep_name(category, size) / file
 
 
@@ -128,10 +142,10 @@ def is_run(made: Any) -> bool:
     return isinstance(made, dict) and {"category", "method", "metrics"} <= made.keys()
 
 
-def _order(run: Run) -> tuple[str, int, str, int, int]:
-    numbers = (run.get("image_size"), run.get("asked_steps"), run.get("seed"))
-    size, steps, seed = (number or 0 for number in numbers)
-    return run["category"], size, run["method"], steps, seed
+def _order(run: Run) -> tuple[str, list[int], str, int, int]:
+    steps, seed = (run.get(name) or 0 for name in ("asked_steps", "seed"))
+    sides = str(run.get("image_size") or 0).split("x")  # 64, or "256x640"
+    return run["category"], [int(side) for side in sides], run["method"], steps, seed
 
 
 def records(folder: str | Path, script: str) -> dict[Path, dict[str, Any]]:

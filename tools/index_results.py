@@ -47,7 +47,7 @@ COLUMNS += ["files"]
 
 def summary(folder: Path) -> str:
     """The text of summary.csv: one row for every category, method and size."""
-    groups: dict[tuple[str, int, str], dict[Path, Run]] = defaultdict(dict)
+    groups: dict[tuple[str, int | str, str], dict[Path, Run]] = defaultdict(dict)
     for path, run in read_runs(folder).items():
         groups[run["category"], run["image_size"], row_name(run)][path] = run
     text = io.StringIO()

@@ -16,7 +16,8 @@ class Category:
     """Images of one kind of object, split as in MVTec AD.
 
     Attributes:
-        name: Where the images come from, such as "synthetic/nut" or "mvtec/bottle".
+        name: Where the images come from, such as "synthetic/nut", "elpv/mono" or
+            "mvtec/bottle".
         train: Normal images only, float32 (N, C, H, W) in [0, 1].
         test: Normal and defective images, float32 (M, C, H, W) in [0, 1].
         labels: bool (M,), True = defective.
@@ -24,8 +25,9 @@ class Category:
             and for every image where nobody has drawn masks, see `has_masks`.
         kinds: M names: "good" for a normal image, else the kind of defect.
         notes: What was lost on the way or may not be meant, in words: defect regions
-            too small for the chosen image size, images that lie where none is read, a
-            folder of defects that is called "ok". Empty when there is nothing to say.
+            too small for the chosen image size, images that lie where none is read or
+            are left out, a folder of defects that is called "ok". Empty when there is
+            nothing to say.
 
     Raises:
         ValueError: A shape, a type or a label contradicts the others.

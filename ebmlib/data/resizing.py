@@ -13,6 +13,7 @@ import scipy.ndimage
 import scipy.sparse
 
 Size = int | tuple[int, int]
+VANISHED = "too small for this size vanished"  # what the notes of lost regions say
 
 
 def is_whole(value: object) -> bool:
@@ -112,6 +113,11 @@ def describe_vanished(vanished: list[tuple[int, int, int]]) -> str:
     regions = ", ".join(f"{area} px at ({r}, {c})" for r, c, area in vanished)
     plural = "s" if len(vanished) > 1 else ""
     return (
-        f"{len(vanished)} defect region{plural} too small for this size vanished: "
+        f"{len(vanished)} defect region{plural} {VANISHED}: "
         f"{regions} (row, column of the original)"
     )
+
+
+def describes_vanished(note: str) -> bool:
+    """Whether a note of a category is one of `describe_vanished`."""
+    return VANISHED in note

@@ -12,9 +12,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ebmlib import benchmark
 from ebmlib.data import load, synthetic
+from ebmlib.data.resizing import describe_vanished
 from ebmlib.detector import EnergyDetector
 from ebmlib.metrics import au_pro, image_auroc
 from ebmlib.results_files import file_label, result_path, to_text
@@ -425,11 +427,98 @@ def test_own_images_in_the_same_layout_are_measured_like_any_other(
     assert str(tmp_path) not in path.read_text()
 
 
+# ------------------------------------------------------------------------ no squares
+
+
+def strips(root: Path) -> Path:
+    """A category of high images, 48 x 24 px, with a mask for each defect."""
+    folder = own(root)
+    for path in folder.rglob("*.png"):
+        with Image.open(path) as image:
+            image.resize((24, 48), Image.Resampling.NEAREST).save(path)
+    return folder.rename(root / "strip")
+
+
+@pytest.mark.parametrize("method", ["per_pixel_gaussian", "contrast"])
+def test_images_that_are_no_squares_keep_both_sides(
+    method, tmp_path, capsys, in_this_process, monkeypatch
+):
+    strips(tmp_path)
+    seen, measured = [], benchmark.evaluate
+
+    def evaluate(model, images):
+        answer = measured(model, images)
+        seen.extend([images.shape[1:], answer.maps.shape[1:]])
+        return answer
+
+    monkeypatch.setattr(benchmark, "evaluate", evaluate)
+    words = ["--root", str(tmp_path), "--categories", "mvtec/strip", "--size", "48x24"]
+    words += ["--methods", method, "--seeds", "0", "--out", str(tmp_path / "results")]
+    if method == "contrast":
+        words += ["--steps", "2", "--save", str(tmp_path / "kept")]
+    assert benchmark.main(words) == 0, capsys.readouterr().out
+    assert seen == [(3, 48, 24), (48, 24)]
+    (path,) = files(tmp_path / "results")
+    steps = "_2steps" if method == "contrast" else ""
+    assert path.parent.name == "mvtec_48x24px"
+    assert path.name == f"mvtec-strip_{method}{steps}_48x24px_seed0.json"
+    result = json.loads(path.read_text())
+    assert result["image_size"] == "48x24"
+    assert 0 <= result["metrics"]["au_pro"] <= 1
+    if method == "contrast":
+        kept = EnergyDetector.load(tmp_path / "kept" / f"{path.stem}.safetensors")
+        assert kept.image_size == (48, 24)
+        assert result["settings"]["image_size"] == [48, 24]
+    monkeypatch.setattr(benchmark, "sweep", lambda cells, **_: [])
+    assert benchmark.main(words) == 0  # not taken for a result of other settings
+
+
+def test_a_fit_takes_both_sides_from_the_images(nut):
+    model = benchmark.fit("contrast", nut.train[..., 4:-4, :], **QUICK)
+    assert model.image_size == (24, 32)
+    assert benchmark.fit("contrast", nut.train, **QUICK).image_size == 32
+
+
+@pytest.mark.parametrize(
+    "text, size",
+    [("64", 64), ("256x640", (256, 640)), ("640X256", (640, 256)), ("64x64", 64)],
+)
+def test_a_size_is_one_side_or_height_and_width(text, size):
+    assert benchmark.parser().parse_args(["--size", text]).size == size
+
+
+@pytest.mark.parametrize("text", ["64x", "x64", "4x64", "64x64x64", "64 x a", "6x-4"])
+def test_a_size_that_is_none_is_refused_with_an_example(text, capsys):
+    said = refusal(["--size", text], capsys)
+    assert f"HEIGHTxWIDTH, such as 256x640; got {text!r}" in said
+
+
+def test_drawn_images_are_square(capsys):
+    said = refusal(["--size", "32x64"], capsys)
+    assert "synthetic/nut is drawn, and drawn images are square" in said
+    assert said.endswith("got 32x64")
+
+
+def test_notes_of_other_matters_are_no_vanished_masks(nut):
+    lost = "ground_truth/a.png: " + describe_vanished([(1, 2, 3)])
+    noted = replace(nut, notes=("5 cells are left out", lost))
+    assert benchmark.run(noted, "brightness")["vanished_masks"] == 1
+
+
 def test_help_says_all_that_a_user_needs(capsys):
     with pytest.raises(SystemExit):
         benchmark.main(["--help"])
     shown = capsys.readouterr().out
-    for needed in ("mvtec/*", "to resume", "what it does", "--dask", "castings"):
+    for needed in (
+        "mvtec/*",
+        "elpv/*",
+        "256x640",
+        "ebmlib[photos]",
+        "to resume",
+        "what it does",
+        "--dask",
+        "castings",
+    ):
         assert needed in shown
     assert all(f"  {method} " in shown for method in (*benchmark.METHODS, "backbone"))
 

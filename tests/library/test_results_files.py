@@ -17,6 +17,7 @@ from ebmlib.results_files import (
     record_path,
     records,
     result_path,
+    size_label,
     to_text,
     write_result,
 )
@@ -29,6 +30,9 @@ def test_a_run_lies_in_the_folder_of_its_sweep():
     assert path == Path("all/mvtec_128px/mvtec-bottle_experts_128px_seed2.json")
     path = result_path("all", "synthetic/nut", "experts", 0, 64, steps=8000)
     assert path.name == "synthetic-nut_experts_8000steps_64px_seed0.json"
+    path = result_path("all", "mvtec/strip", "pca", 0, (640, 256))
+    assert path == Path("all/mvtec_640x256px/mvtec-strip_pca_640x256px_seed0.json")
+    assert result_path("all", "a/b", "pca", 0, (64, 64)).parent.name == "a_64px"
     path = record_path("all", "drills", "kill_drill")
     assert path == Path("all/drills/kill_drill.json")
     path = record_path("all", "history", "training_curve", "mvtec/bottle_256px")
@@ -39,12 +43,15 @@ def test_a_run_lies_in_the_folder_of_its_sweep():
 
 def test_runs_are_found_by_what_they_hold_and_come_in_order(tmp_path):
     run = {"method": "pca", "metrics": {}, "image_size": 64}
-    for category, size, seed in (("b/x", 64, 0), ("a/x", 128, 1), ("a/x", 64, 0)):
-        made = {**run, "category": category, "image_size": size, "seed": seed}
+    high = (64, 32)
+    asked = (("b/x", 64, 0), ("a/x", 128, 1), ("a/x", high, 0), ("a/x", 64, 0))
+    for category, size, seed in asked:
+        made = {**run, "category": category, "seed": seed}
+        made["image_size"] = size_label(size)
         write_result(result_path(tmp_path, category, "pca", seed, size), made)
     write_result(record_path(tmp_path, "drills", "kill_drill"), {"kills": 50})
     found = [(r["category"], r["image_size"]) for r in read_runs(tmp_path).values()]
-    assert found == [("a/x", 64), ("a/x", 128), ("b/x", 64)]
+    assert found == [("a/x", 64), ("a/x", "64x32"), ("a/x", 128), ("b/x", 64)]
     assert read_runs(tmp_path / "nowhere") == {}
 
 
@@ -91,7 +98,9 @@ def test_a_file_is_recorded_by_its_name_and_its_contents(tmp_path):
 def test_no_other_file_knows_the_names_of_results():
     """Neither a name of a folder nor a pattern of files stands anywhere else."""
     own = Path(results_files.__file__).name
-    made = re.compile(r"(?:^|results/)\w+_\d+px(?:/|$)|_seed[*{\d].*json|results/\w+/")
+    made = re.compile(
+        r"(?:^|results/)\w+_[\dx]+px(?:/|$)|_seed[*{\d].*json|results/\w+/"
+    )
     groups = {f"{group}/" for group in results_files.GROUPS}
     paths = [
         path
