@@ -44,7 +44,9 @@ def mock_exam(train: Tensor, name: str, draws: int = 2, seed: int = 77) -> Categ
     empty = torch.zeros(len(normal), *masks[0].shape, dtype=torch.bool)
     labels = torch.arange(len(test)) >= len(normal)
     kinds = ["damaged" if label else "good" for label in labels]
-    return Category(name, kept, test, labels, torch.cat([empty, torch.stack(masks)]), kinds)
+    return Category(
+        name, kept, test, labels, torch.cat([empty, torch.stack(masks)]), kinds
+    )
 
 
 def as_drawn(mask: np.ndarray) -> np.ndarray:

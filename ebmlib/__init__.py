@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from ebmlib.networks import ConvEnergy as ConvEnergy, PatchEnergy as PatchEnergy
     from ebmlib.prediction import Prediction as Prediction
     from ebmlib.recipes import (
-        Backbone as Backbone,
         Contrast as Contrast,
         ContrastiveDivergence as ContrastiveDivergence,
         Experts as Experts,
+        Fields as Fields,
         ScoreMatching as ScoreMatching,
     )
     from ebmlib.scoring import (
@@ -37,13 +37,13 @@ __version__ = "0.1.0"
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _WHERE = {
-    "Backbone": "recipes",
     "Category": "data",
     "Contrast": "recipes",
     "ContrastiveDivergence": "recipes",
     "ConvEnergy": "networks",
     "EnergyDetector": "detector",
     "Experts": "recipes",
+    "Fields": "recipes",
     "PatchEnergy": "networks",
     "Prediction": "prediction",
     "ScoreMatching": "recipes",

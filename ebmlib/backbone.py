@@ -6,24 +6,21 @@ file. Without a file the features are those of random filters, and `weights` say
 
 from __future__ import annotations
 
-import hashlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ebmlib.energy import register_energy
-from ebmlib.features import check_images
+from ebmlib.features import check_images, sample_cells
 from ebmlib.random import randperm
 from ebmlib.torchvision_import import torchvision_module
+from ebmlib.weights import RANDOM, read_weights, weights_label
 
 BACKBONES = ("resnet18", "wide_resnet50_2")
-RANDOM = "random"
 STEM = ("conv1", "bn1", "relu", "maxpool")
 LAYERS = ("layer1", "layer2", "layer3")
 COUNTER = "num_batches_tracked"  # older files have none, and nothing here reads it
@@ -141,7 +138,7 @@ class ResNetFeatures(nn.Module):
         for i, layer in enumerate(LAYERS):
             x = self.trunk[layer](x)
             part = x[:, self.chosen[self._parts[i]] - before]
-            found.append(_sampled(part, grid, self.stride, self.stride << i))
+            found.append(sample_cells(part, grid, self.stride, self.stride << i, -PAD))
             before += self._widths[i]
         return torch.cat(found, dim=1)
 
@@ -156,20 +153,6 @@ def _parts(chosen: Tensor, widths: list[int]) -> list[slice]:
 def _note_parts(features: ResNetFeatures, _: Any) -> None:
     """A state was loaded, and may hold another choice; read once, not in each pass."""
     features._parts = _parts(features.chosen, features._widths)
-
-
-def _sampled(x: Tensor, grid: tuple[int, int], stride: int, spacing: int) -> Tensor:
-    """Values at the centers of the grid's cells: (B, F, h', w') -> (B, F, h, w).
-
-    x: cells `spacing` px apart, the first one PAD px outside of the image.
-    """
-    weights = []
-    for count, known in zip(grid, x.shape[2:], strict=True):
-        wanted = (torch.arange(count, device=x.device) + 0.5) * stride - 0.5 + PAD
-        distance = wanted[:, None] / spacing - torch.arange(known, device=x.device)
-        weights.append((1 - distance.abs()).clamp_min(0).to(x.dtype))  # (h, h')
-    rows, columns = weights
-    return rows @ x @ columns.mT
 
 
 def load_weights(
@@ -191,7 +174,7 @@ def load_weights(
         FileNotFoundError: there is no such file.
         ValueError: not such a file, one that holds code, or the wrong keys or shapes.
     """
-    state = _read(_checked(path))
+    state = read_weights(path)
     if name is None:  # only the wide one has bottlenecks
         name = BACKBONES["layer1.0.conv3.weight" in state]
     expected = {k: v.shape for k, v in _resnet(name).state_dict().items()}
@@ -210,46 +193,6 @@ def load_weights(
                 f"such as {min(keys)}"
             )
     return name, {k: state[k] for k in sorted(ours)}
-
-
-def weights_label(path: str | Path) -> str:
-    """How a file is called in records: its name and the start of its SHA-256.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    with open(_checked(path), "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{Path(path).name}, sha256 {digest[:12]}"
-
-
-def _checked(path: str | Path) -> Path:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no weights file at {path}")
-    return Path(path)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, and nothing but tensors."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-    except Exception as error:  # unpickling a broken file may raise anything
-        raise ValueError(
-            f"{path} is not a file of tensors alone, and nothing else is read: a "
-            "pickle may hold code. Save it with torch.save(model.state_dict(), path)."
-        ) from error
-    if not isinstance(state, dict) or not all(
-        isinstance(v, Tensor) for v in state.values()
-    ):
-        raise ValueError(
-            f"{path} holds no state dict; save it with "
-            "torch.save(model.state_dict(), path)"
-        )
-    return state
 
 
 def _resnet(name: str) -> nn.Module:

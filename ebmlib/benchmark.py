@@ -45,7 +45,6 @@ from ebmlib.metrics import (
 from ebmlib.recipes import RECIPES
 from ebmlib.results_files import (
     check_writable,
-    file_label,
     read_json,
     result_path,
     size_label,
@@ -53,6 +52,7 @@ from ebmlib.results_files import (
 )
 from ebmlib.scoring import image_score
 from ebmlib.sweep import Cell, sweep, watch_parent
+from ebmlib.weights import RANDOM, weights_label
 
 ALIGNED: dict[str, bool | str] = {"yes": True, "no": False, "auto": "auto"}
 PIXEL_METRICS: dict[str, Callable[..., float]] = {
@@ -198,8 +198,10 @@ def recorded(options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    files = {k: file_label(v) for k, v in options.items() if k == "weights" and v}
-    return options | files
+    weights = options.get("weights")
+    if not weights or weights == RANDOM:
+        return options
+    return options | {"weights": weights_label(weights)}
 
 
 def settings_of(model: Any) -> dict[str, Any]:

@@ -48,7 +48,7 @@ from ebmlib.devices import choose_device
 from ebmlib.estimator import Estimator
 from ebmlib.pipeline import AT_ONCE, SCORES, Look, Pipeline
 from ebmlib.prediction import Explanation, Prediction, largest_patches
-from ebmlib.products import ProductOfExperts
+from ebmlib.products import ProductOfExperts, ProductOfFields
 from ebmlib.recipes import RECIPES, Recipe, make_recipe, options_of
 from ebmlib.runlog import TrainingLog
 from ebmlib.scoring import MAPS, MapStandardizer
@@ -101,8 +101,9 @@ class EnergyDetector(Estimator):
             images first, so that illumination is not taken for a defect.
         register: move parts that always lie in the same place there to the pixel
             first; None: if the recipe gains from it.
-        max_pixels: what the energy looks at, at most. A larger image is averaged down,
-            and `fit` logs by how much; more pixels cost time in proportion.
+        max_pixels: what the energy looks at, at most; None: the recipe's number. A
+            larger image is averaged down, and `fit` logs by how much; more pixels cost
+            time in proportion.
         tile: side in px of overlapping tiles that are looked at one by one, at full
             resolution; for defects of a few pixels in large images. None: no tiles.
         false_alarm_rate: share of normal images that may be flagged, in (0, 1).
@@ -153,7 +154,7 @@ class EnergyDetector(Estimator):
         smoothing: float | None = None,
         normalize_exposure: bool = True,
         register: bool | None = None,
-        max_pixels: int = 2**15,
+        max_pixels: int | None = None,
         tile: int | None = None,
         false_alarm_rate: float = 0.05,
         pixel_guarantee: str = "image",
@@ -223,6 +224,10 @@ class EnergyDetector(Estimator):
         mode = self.standardize or plan.standardize
         standardizer = MapStandardizer(mode, smoothing=smoothing)
         pipeline = Pipeline(view, energy, self.map or plan.map, smoothing, standardizer)
+        if plan.memorizes:
+            seen = torch.cat(
+                [view(x.to(device)).images for x in held_out.split(AT_ONCE)]
+            )
         pipeline.fit_map(seen)
         bits = 16 if self.bits is None and source.sixteen_bit else self.bits
         self._take(pipeline, self._thresholds(pipeline, held_out), kept, run, bits)
@@ -294,7 +299,7 @@ class EnergyDetector(Estimator):
         self.check_fitted()
         found: dict[str, list[Any]] = {"scores": [], "map": []}
         for batch in self._source(images, self.pipeline_):
-            look = self.pipeline_(batch.images)
+            look = self.pipeline_(batch.images, gradient=True)
             found["scores"].append(look.scores)
             found["map"].append(look.maps)
             for kind in self.pipeline_.kinds():
@@ -317,13 +322,14 @@ class EnergyDetector(Estimator):
         Raises:
             ValueError: not one image.
         """
-        looks = list(self._looks(image))
+        looks = list(self._looks(image, gradient=True))
         if len(looks) != 1 or len(looks[0].maps) != 1:
             count = sum(len(look.maps) for look in looks)
             raise ValueError(f"explain takes one image, got {count}; pass images[:1]")
         (look,) = looks
         one, terms = look.evaluation, {}
-        if isinstance(self.energy_, ProductOfExperts):
+        assert one.gradient is not None  # asked for above
+        if isinstance(self.energy_, (ProductOfExperts, ProductOfFields)):
             with torch.no_grad():
                 terms = self.energy_.terms(one.seen)  # name -> (1, h, w)
         slopes = one.gradient.square().sum(1).sqrt().flatten()
@@ -464,12 +470,14 @@ class EnergyDetector(Estimator):
         self._new_view(recipe)  # refuses its own arguments
 
     def _new_view(self, recipe: Recipe) -> View:
+        most = recipe.max_pixels if self.max_pixels is None else self.max_pixels
         return View(
             aligned=self.aligned,
             register=recipe.register if self.register is None else self.register,
             normalize_exposure=self.normalize_exposure,
-            max_pixels=self.max_pixels,
+            max_pixels=most,
             tile=self.tile,
+            double_below=min(recipe.double_below, most // 4),
         )
 
     def _split(self, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -502,10 +510,10 @@ class EnergyDetector(Estimator):
             on_error=on_error,
         )
 
-    def _looks(self, images: Images) -> Iterator[Look]:
+    def _looks(self, images: Images, gradient: bool = False) -> Iterator[Look]:
         self.check_fitted()
         for batch in self._source(images, self.pipeline_):
-            yield self.pipeline_(batch.images)
+            yield self.pipeline_(batch.images, gradient=gradient)
 
     def _verdicts(
         self, batch: ImageBatch, skipped: list[tuple[str, str]]

@@ -65,11 +65,11 @@ class EfficientNetFeatures(nn.Module):
     """Three depths of an EfficientNet-Lite at the centers of a grid of 8 px.
 
     The outputs of stages 2, 3 and 5 (24, 40 and 112 channels, 4, 8 and 16 px; those of
-    Lite2 are a little wider) are averaged over 3 x 3 of their own cells, as in
-    PatchCore (Roth et al., CVPR 2022), and interpolated linearly at the centers of the
-    grid of `ebmlib.features`. The network halves an image so that its cells lie up to
-    15 px to the lower right of the pixels they belong to; the interpolation knows
-    where, so maps are in place.
+    Lite2 are a little wider) are interpolated linearly at the centers of the grid of
+    `ebmlib.features`, then averaged over 3 x 3 cells, as in PatchCore (Roth et al.,
+    CVPR 2022). The network halves an image so that its cells lie up to 15 px to the
+    lower right of the pixels they belong to; the interpolation knows where, so maps are
+    in place.
 
     The network: Tan, Le (ICML 2019, arXiv 1905.11946); the Lite variants have ReLU6 and
     no squeeze-and-excitation. It takes (255 x - 127) / 128. Nothing is trained: the
@@ -100,14 +100,21 @@ class EfficientNetFeatures(nn.Module):
             raise ValueError(f"name must be one of {tuple(LITES)}, got {name!r}")
         if channels not in (1, 3):
             raise ValueError(f"a backbone sees 1 or 3 channels, got {channels}")
-        self.name, self.channels, self.weights, self.seed = name, channels, weights, seed
+        self.name, self.channels, self.weights, self.seed = (
+            name,
+            channels,
+            weights,
+            seed,
+        )
         lite = LITES[name]
         self.count = sum(lite.widths[i] for i in TAPS)
         generator = torch.Generator().manual_seed(seed)
         self.stem = Convolution(3, STEM, 3, 2, generator=generator)
         self.stages = nn.ModuleList()
         before = STEM
-        for i, (width, repeats) in enumerate(zip(lite.widths, lite.repeats, strict=True)):
+        for i, (width, repeats) in enumerate(
+            zip(lite.widths, lite.repeats, strict=True)
+        ):
             blocks = []
             for k in range(repeats):
                 stride = STRIDES[i] if k == 0 else 1
@@ -167,19 +174,18 @@ class EfficientNetFeatures(nn.Module):
             x = stage(x)
             spacing *= STRIDES[i]
             if i in TAPS:
-                smooth = avg_pool2d(pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
                 first = spacing - 1 - SHIFT
-                found.append(sample_cells(smooth, grid, self.stride, spacing, first))
-        return torch.cat(found, dim=1)
+                found.append(sample_cells(x, grid, self.stride, spacing, first))
+        x = pad(torch.cat(found, dim=1), (1, 1, 1, 1), mode="replicate")
+        return avg_pool2d(x, 3, stride=1)
 
     def _read(self, path: str | Path, sha256: str | None) -> str:
         """Take the weights of a file; what they are called in records."""
         state = read_weights(path, sha256)
         try:
             self.stem.take(state, "_conv_stem", "_bn0")
-            blocks = [block for stage in self.stages for block in stage]
+            blocks = [block for block in self.modules() if isinstance(block, Block)]
             for i, block in enumerate(blocks):
-                assert isinstance(block, Block)
                 block.take(state, f"_blocks.{i}.")
         except (KeyError, RuntimeError) as error:
             raise ValueError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,13 +22,14 @@ class GaussianField(nn.Module):
 
         e_p(x)  = d_p^2 / 2
         d_p^2   = (phi_p - mean_p)^T Sigma_p^-1 (phi_p - mean_p)
-        Sigma_p = S_p + noise^2 I
+        Sigma_p = S_p + noise^2 C
         E(x)    = sum_p e_p(x)
 
     phi_p(x): the F features of the cell at grid position p; S_p: their covariance over
-    the training images. One Gaussian per position is PaDiM (Defard et al., ICPR
-    workshops 2021, arXiv 2011.08785). Unlike the scores of PaDiM, this is a
-    differentiable energy of the image, with the gradient
+    the training images; C: the identity, or, if `relative`, the diagonal matrix of the
+    features' variances over all places and training images. One Gaussian per position
+    is PaDiM (Defard et al., ICPR workshops 2021, arXiv 2011.08785). Unlike the scores
+    of PaDiM, this is a differentiable energy of the image, with the gradient
     dE/dx = sum_p (d phi_p / dx)^T Sigma_p^-1 (phi_p - mean_p).
 
     Args:
@@ -38,6 +42,7 @@ class GaussianField(nn.Module):
             varied in training would have no inverse without it. The default suits
             cosine coefficients, where noise^2 I is the covariance of white noise of
             0.02 gray levels; PaDiM uses 0.1 for features of a ResNet.
+        relative: `noise` is a share of every feature's spread.
 
     Attributes:
         mean: (F, h, w), or (F, 1, 1) if shared.
@@ -58,13 +63,14 @@ class GaussianField(nn.Module):
         size: tuple[int, int],
         shared: bool = False,
         noise: float = 0.02,
+        relative: bool = False,
     ):
         super().__init__()
         if not noise > 0:
             raise ValueError(f"noise must be > 0, got {noise}")
         height, width = size
         self.features, self.size = features, (int(height), int(width))
-        self.shared, self.noise = shared, noise
+        self.shared, self.noise, self.relative = shared, noise, relative
         self.channels, self.stride = features.channels, features.stride
         rows, columns = features.grid(self.size)
         if rows < 1 or columns < 1:
@@ -84,6 +90,7 @@ class GaussianField(nn.Module):
             "size": self.size,
             "shared": self.shared,
             "noise": self.noise,
+            "relative": self.relative,
         }
 
     @torch.no_grad()
@@ -100,49 +107,110 @@ class GaussianField(nn.Module):
         """
         if len(images) < 2:
             raise ValueError(f"a covariance needs at least 2 images, got {len(images)}")
+        return self.fit_features(features_of(self, images))
+
+    @torch.no_grad()
+    def fit_features(self, parts: Iterable[Tensor]) -> GaussianField:
+        """As `fit`, from the features of the images, parts `(B, F, h, w)` of them."""
         moments = Moments(self.mean.shape[1:], len(self.mean))
-        for x in images.split(CHUNK):
-            x = x.to(self.mean)
-            with full_precision(x.device):
-                phi = self._features(x).cpu().permute(2, 3, 0, 1)
-            if self.shared:
-                phi = phi.reshape(1, 1, -1, phi.shape[-1])
-            moments.add(phi.double())  # (h, w, B, F)
-        if not moments.mean.isfinite().all():
-            raise ValueError("the features of the images hold NaN or infinite values")
-        whitener = torch.empty(self.whitener.shape, dtype=self.whitener.dtype)
-        eye = torch.eye(len(self.mean), dtype=torch.float64)
-        for i in range(len(whitener)):  # row by row, as copies are large
-            sigma = moments.covariance(i)
-            sigma.diagonal(dim1=-2, dim2=-1).add_(self.noise**2)
-            factor = torch.linalg.cholesky(sigma)
-            whitener[i] = torch.linalg.solve_triangular(
-                factor, eye.expand_as(factor), upper=False
-            )
-        self.mean.copy_(moments.mean.permute(2, 0, 1))
+        for part in parts:
+            moments.add(_points(part, self.shared))
+        mean, whitener = moments.gaussians(self.noise, self.relative)
+        self.mean.copy_(mean.permute(2, 0, 1))
         self.whitener.copy_(whitener)
         return self
 
     def energy_map(self, x: Tensor) -> Tensor:
         """e_p = d_p^2 / 2: (B, C, H, W) -> (B, h, w)."""
-        mean, whitener = self.mean.to(x.dtype), self.whitener.to(x.dtype)
         with full_precision(x.device):  # bfloat16 rounds phi by more than the noise
-            centered = (self._features(x) - mean).permute(2, 3, 1, 0)  # (h, w, F, B)
-            white = whitener @ centered
-        return white.square().sum(2).movedim(-1, 0) / 2
+            return self.cell_energies(look(self, x))
+
+    def cell_energies(self, phi: Tensor) -> Tensor:
+        """e_p from the features of the cells: (B, F, h, w) -> (B, h, w)."""
+        return self.whiten(phi).square().sum(1) / 2
+
+    def whiten(self, phi: Tensor) -> Tensor:
+        """z_p = whitener_p (phi_p - mean_p), e_p = |z_p|^2 / 2: both (B, F, h, w)."""
+        mean, whitener = self.mean.to(phi.dtype), self.whitener.to(phi.dtype)
+        centered = (phi - mean).permute(2, 3, 1, 0)  # (h, w, F, B)
+        return (whitener @ centered).permute(3, 2, 0, 1)
+
+    def log_density(self, phi: Tensor) -> Tensor:
+        """Log of the Gaussian density of every cell's features: -> (B, h, w).
+
+        log p_p = -e_p - log det(Sigma_p) / 2 - F log(2 pi) / 2
+        """
+        half = self.whitener.diagonal(dim1=-2, dim2=-1).log().sum(-1)  # -log det / 2
+        constant = len(self.mean) * math.log(2 * math.pi) / 2
+        return half - constant - self.cell_energies(phi)
 
     def forward(self, x: Tensor) -> Tensor:
         """The energy of each image, the sum of its map: (B, C, H, W) -> (B,)."""
         return self.energy_map(x).sum((1, 2))
 
-    def _features(self, x: Tensor) -> Tensor:
-        expected = (self.channels, *self.size)
-        if x.ndim != 4 or tuple(x.shape[1:]) != expected:
-            raise ValueError(
-                f"this field was made for images (B, {', '.join(map(str, expected))}); "
-                f"got {tuple(x.shape)}"
-            )
-        return self.features(x)
+
+def _points(phi: Tensor, shared: bool) -> Tensor:
+    """Features (B, F, h, w) as points of each Gaussian: (h, w, B, F), on the CPU."""
+    points = phi.cpu().permute(2, 3, 0, 1)
+    if shared:
+        points = points.reshape(1, 1, -1, points.shape[-1])
+    return points.double()
+
+
+def positions_pay(
+    phi: Tensor, noise: float, relative: bool = True, cells: int = 64
+) -> bool:
+    """Whether a Gaussian for every place foretells new patches better than one for all.
+
+    Both are fitted to the first four fifths of the images; the one that gives the
+    patches of the others the higher log density is better. Few images, or parts that
+    lie in several poses, leave too little to learn at each place.
+
+    Args:
+        phi: features of the training images, (N, F, h, w); N >= 5.
+        noise: as in `GaussianField`.
+        relative: as in `GaussianField`.
+        cells: about how many cells are asked, spread evenly over the grid.
+    """
+    step = max(1, round(math.sqrt(phi.shape[2] * phi.shape[3] / cells)))
+    phi = phi[:, :, step // 2 :: step, step // 2 :: step]
+    count = 4 * len(phi) // 5
+    densities = []
+    for shared in (False, True):
+        learned = _points(phi[:count], shared)
+        moments = Moments(learned.shape[:2], phi.shape[1])
+        moments.add(learned)
+        mean, whitener = moments.gaussians(noise, relative)
+        white = (_points(phi[count:], shared) - mean[:, :, None]) @ whitener.mT
+        log_determinant = -whitener.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        energy = white.square().sum(-1).mean(-1) / 2
+        densities.append(-float((energy + log_determinant).mean()))
+    return densities[0] > densities[1]
+
+
+def look(field: Any, x: Tensor) -> Tensor:
+    """The features of images of the size that a field was made for.
+
+    Raises:
+        ValueError: images of another shape.
+    """
+    expected = (field.channels, *field.size)
+    if x.ndim != 4 or tuple(x.shape[1:]) != expected:
+        raise ValueError(
+            f"this field was made for images (B, {', '.join(map(str, expected))}); "
+            f"got {tuple(x.shape)}"
+        )
+    return field.features(x)
+
+
+def features_of(field: Any, images: Tensor) -> Iterator[Tensor]:
+    """The features of many images, CHUNK of them at a time, where the field lies."""
+    place = next(chain(field.parameters(), field.buffers()))
+    with torch.no_grad():
+        for x in images.split(CHUNK):
+            x = x.to(device=place.device, dtype=place.dtype)
+            with full_precision(x.device):
+                yield look(field, x)
 
 
 class Moments:
@@ -184,3 +252,33 @@ class Moments:
     def covariance(self, row: int) -> Tensor:
         """The sample covariances of one row of cells, (w, F, F); a copy."""
         return self._squares[row] / (self.count - 1)
+
+    def variance(self) -> Tensor:
+        """The variance of each feature over all cells and points, (F,)."""
+        within = self._squares.diagonal(dim1=-2, dim2=-1) / self.count  # (h, w, F)
+        means = self.mean.flatten(0, 1)
+        return within.flatten(0, 1).mean(0) + means.var(0, correction=0)
+
+    def gaussians(self, noise: float, relative: bool) -> tuple[Tensor, Tensor]:
+        """Means (h, w, F) and whiteners (h, w, F, F) of `GaussianField`, float64.
+
+        Raises:
+            ValueError: the points held NaN or infinite values.
+        """
+        if not self.mean.isfinite().all():
+            raise ValueError("the features of the images hold NaN or infinite values")
+        count = self.mean.shape[-1]
+        granted = torch.full((count,), noise**2, dtype=torch.float64)
+        if relative:
+            variance = self.variance()
+            granted *= variance.clamp_min(max(1e-6 * float(variance.max()), 1e-12))
+        eye = torch.eye(count, dtype=torch.float64)
+        whitener = torch.empty_like(self._squares)
+        for i in range(len(whitener)):  # row by row, as copies are large
+            sigma = self.covariance(i)
+            sigma.diagonal(dim1=-2, dim2=-1).add_(granted)
+            factor = torch.linalg.cholesky(sigma)
+            whitener[i] = torch.linalg.solve_triangular(
+                factor, eye.expand_as(factor), upper=False
+            )
+        return self.mean, whitener

@@ -68,16 +68,19 @@ class Pipeline:
     def fit_map(self, seen: Tensor) -> Pipeline:
         """Learn what the map looks like from normal images as the energy sees them."""
         maps = [
-            map_of(evaluate(self.energy, x), self.map, smoothing=self.smoothing)
+            map_of(self._evaluate(x), self.map, smoothing=self.smoothing)
             for x in seen.split(AT_ONCE)
         ]
         self.standardizer.fit(torch.cat(maps))
         return self
 
-    def __call__(self, images: Tensor) -> Look:
-        """Scores and maps of a batch, from one forward and one backward pass."""
+    def __call__(self, images: Tensor, *, gradient: bool = False) -> Look:
+        """Scores and maps of a batch, from one forward and one backward pass.
+
+        The backward pass is left out where the map needs none, unless `gradient`.
+        """
         seen = self.view(to_device_of(self.energy, images))
-        evaluation = evaluate(self.energy, seen.images)
+        evaluation = self._evaluate(seen.images, gradient)
         raw = map_of(evaluation, self.map, smoothing=self.smoothing)
         # Where the view does not look, the map has the value of "nothing there".
         outside = float(self.standardizer(torch.zeros_like(raw[:1])).min())
@@ -90,7 +93,8 @@ class Pipeline:
     def raw_map(self, images: Tensor, kind: str, look: Look) -> Tensor:
         """The map of one kind before standardization, `(N, H, W)`, on the CPU.
 
-        Outside a part's frame it is 0. `look` is this pipeline's of the same images.
+        Outside a part's frame it is 0. `look` is this pipeline's of the same images,
+        made with `gradient=True` if `kind` needs it.
 
         Raises:
             TypeError: the energy has no patches, and `kind` needs them.
@@ -142,6 +146,9 @@ class Pipeline:
             smoothing,
             statistics,
         )
+
+    def _evaluate(self, seen: Tensor, gradient: bool = False) -> Evaluation:
+        return evaluate(self.energy, seen, gradient=gradient or self.map != "patches")
 
     def _back(
         self, maps: Tensor, poses: Tensor | None, images: Tensor, outside: float

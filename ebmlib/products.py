@@ -1,4 +1,4 @@
-"""Products of experts: a learned patch energy and one in closed form (chapter 12).
+"""Products of experts: energies that are added on one grid (chapters 12 and 13).
 
 Where densities are multiplied, energies add (Hinton, Neural Computation 14, 2002):
 
@@ -10,14 +10,22 @@ A patch that one of the two energies finds anomalous stays anomalous in the sum.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
 
-from ebmlib.energy import device_of, energy_maps, energy_spec, register_energy
+from ebmlib.energy import (
+    device_of,
+    energy_maps,
+    energy_spec,
+    full_precision,
+    register_energy,
+)
 from ebmlib.features import CosineFeatures, FeatureMap
-from ebmlib.fields import GaussianField
+from ebmlib.fields import GaussianField, features_of, look
 from ebmlib.networks import PatchEnergy
+from ebmlib.parzen import ParzenField
 
 # Spread of the weighted field's patch energies over that of the network's, where every
 # position has a Gaussian of its own, and where all positions share one.
@@ -145,6 +153,83 @@ class ProductOfExperts(nn.Module):
         """The weighted sum a e_p + b g_p: (B, C, H, W) -> (B, h, w)."""
         terms = self.terms(x)
         return terms["network"] + terms["field"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The energy of each image, the sum of its map: (B, C, H, W) -> (B,)."""
+        return self.energy_map(x).sum((1, 2))
+
+
+@register_energy
+class ProductOfFields(nn.Module):
+    """A Gaussian field times a Parzen field on the same features, with heavy tails.
+
+        e_p(x) = log(1 + 2 g_p(x) / F) + log(1 + 2 n_p(x) / F)
+        E(x)   = sum_p e_p(x)
+
+    g_p: patch energy of the Gaussian field, F / 2 on average for patches like those it
+    was fitted to; n_p: that of the Parzen field, F / 2 where the nearest stored patch
+    is one spread away in every feature. Each factor of the density is (1 + d^2 / F)^-1,
+    a Student-t expert (Welling, Hinton, Osindero, NeurIPS 2003): a patch that is ten
+    times as far counts by its order of magnitude, so one expert cannot outvote the
+    other. Features are computed once for both.
+
+    Args:
+        gaussian: the first expert.
+        parzen: the second, on the same kind of features; it uses those of the first.
+
+    Raises:
+        ValueError: the two were made for other images or features.
+    """
+
+    def __init__(self, gaussian: GaussianField, parzen: ParzenField):
+        super().__init__()
+        of_both = [(f.size, energy_spec(f.features)) for f in (gaussian, parzen)]
+        if of_both[0] != of_both[1]:
+            raise ValueError(
+                "both fields need the same features and image size, got "
+                f"{of_both[0]} and {of_both[1]}"
+            )
+        parzen.features = gaussian.features
+        self.gaussian, self.parzen = gaussian, parzen
+        self.features, self.size = gaussian.features, gaussian.size
+        self.channels, self.stride = gaussian.channels, gaussian.stride
+
+    def config(self) -> dict[str, Any]:
+        """What `ebmlib.energy.build_energy` needs for a product that is not fitted."""
+        return {
+            "gaussian": energy_spec(self.gaussian),
+            "parzen": energy_spec(self.parzen),
+        }
+
+    def fit(self, images: Tensor) -> ProductOfFields:
+        """Fit both experts to normal images (N, C, H, W); N >= 2.
+
+        Raises:
+            ValueError: as the experts.
+        """
+        return self.fit_features(features_of(self, images))
+
+    def fit_features(self, parts: Iterable[Tensor]) -> ProductOfFields:
+        """As `fit`, from the features of the images, parts `(B, F, h, w)` of them."""
+        parts = list(parts)
+        self.gaussian.fit_features(parts)
+        self.parzen.fit_features(parts)
+        return self
+
+    def terms(self, x: Tensor) -> dict[str, Tensor]:
+        """The two terms of `energy_map` by name, which add up to it: (B, h, w) each."""
+        with full_precision(x.device):
+            phi = look(self, x)
+            scale = 2 / phi.shape[1]
+            return {
+                "gaussian": (scale * self.gaussian.cell_energies(phi)).log1p(),
+                "parzen": (scale * self.parzen.cell_energies(phi)).log1p(),
+            }
+
+    def energy_map(self, x: Tensor) -> Tensor:
+        """e_p: (B, C, H, W) -> (B, h, w)."""
+        terms = self.terms(x)
+        return terms["gaussian"] + terms["parzen"]
 
     def forward(self, x: Tensor) -> Tensor:
         """The energy of each image, the sum of its map: (B, C, H, W) -> (B,)."""

@@ -12,18 +12,21 @@ the attributes of `Recipe`:
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
-from ebmlib.backbone import ResNetFeatures
+from ebmlib.backbone import BACKBONES, ResNetFeatures
 from ebmlib.data.augmentation import Augment
 from ebmlib.data.corruption import corrupt, damage
-from ebmlib.fields import GaussianField
+from ebmlib.efficientnet import LITES, EfficientNetFeatures, packaged_weights
+from ebmlib.energy import device_of
+from ebmlib.features import CosineFeatures, FeatureMap
+from ebmlib.fields import GaussianField, features_of, positions_pay
 from ebmlib.langevin import langevin
 from ebmlib.networks import ConvEnergy, PatchEnergy
 from ebmlib.objectives import (
@@ -31,17 +34,23 @@ from ebmlib.objectives import (
     DenoisingScoreMatching,
     PersistentContrastiveDivergence,
 )
-from ebmlib.products import ProductOfExperts
+from ebmlib.parzen import ParzenField
+from ebmlib.products import ProductOfExperts, ProductOfFields
 from ebmlib.random import seeded
 from ebmlib.replay import ReplayBuffer, corrupted_images
 from ebmlib.scoring import MAPS
 from ebmlib.training import Objective
+from ebmlib.weights import RANDOM, weights_label
 
 # Variations of a normal image that leave it normal: for parts that lie still, and for
 # textures and parts that lie in any direction.
 SMALL_POSES = Augment(rotate=6, translate=0.02, border="edge", keep=0.33)
 ANY_POSE = Augment(rotate=180, keep=0.33)
 CORRUPTIONS = {"corrupt": corrupt, "damage": damage}
+COSINE = "cosine"
+FIELDS = ("product", "gaussian", "parzen")
+FIELD_NOISE = 0.22  # granted to every feature, as a share of its spread
+FIELD_RADIUS = 2  # cells around its place where a patch of a still part is looked up
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,8 @@ class Plan:
         map: one of `ebmlib.scoring.MAPS`.
         standardize: mode of `ebmlib.scoring.MapStandardizer`.
         smoothing: Gaussian width of the map, as a share of the image's shorter side.
+        memorizes: the energy holds patches of the training images, so its maps of them
+            say nothing; the statistics of the map come from held-out ones.
     """
 
     energy: nn.Module
@@ -66,6 +77,7 @@ class Plan:
     map: str = "gradient"
     standardize: str = "global"
     smoothing: float = 1 / 64
+    memorizes: bool = False
 
 
 class Recipe(Protocol):
@@ -76,11 +88,15 @@ class Recipe(Protocol):
         maps: those of `ebmlib.scoring.MAPS` that its energy can make.
         register: whether parts that always lie in the same place gain from being
             moved there to the pixel.
+        max_pixels: as in `ebmlib.view.View`, what the energy looks at, at most.
+        double_below: as there, which views are enlarged.
     """
 
     name: ClassVar[str]
     maps: ClassVar[tuple[str, ...]]
     register: ClassVar[bool]
+    max_pixels: ClassVar[int]
+    double_below: ClassVar[int]
 
     def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
         """The plan for images `(N, C, H, W)` as the energy sees them.
@@ -112,6 +128,8 @@ class Contrast:
     name: ClassVar[str] = "contrast"
     maps: ClassVar[tuple[str, ...]] = MAPS
     register: ClassVar[bool] = False
+    max_pixels: ClassVar[int] = 2**15
+    double_below: ClassVar[int] = 0
 
     steps: int = 3000
     width: int = 32
@@ -181,6 +199,8 @@ class Experts:
     name: ClassVar[str] = "experts"
     maps: ClassVar[tuple[str, ...]] = MAPS
     register: ClassVar[bool] = True
+    max_pixels: ClassVar[int] = 2**15
+    double_below: ClassVar[int] = 0
 
     steps: int = 3000
     width: int = 32
@@ -219,6 +239,8 @@ class ScoreMatching:
     name: ClassVar[str] = "score_matching"
     maps: ClassVar[tuple[str, ...]] = ("gradient",)
     register: ClassVar[bool] = False
+    max_pixels: ClassVar[int] = 2**15
+    double_below: ClassVar[int] = 0
 
     steps: int = 800
     sigmas: tuple[float, ...] = (0.05, 0.1, 0.2)
@@ -264,6 +286,8 @@ class ContrastiveDivergence:
     name: ClassVar[str] = "contrastive_divergence"
     maps: ClassVar[tuple[str, ...]] = ("gradient",)
     register: ClassVar[bool] = False
+    max_pixels: ClassVar[int] = 2**15
+    double_below: ClassVar[int] = 0
 
     steps: int = 500
     width: int = 16
@@ -322,56 +346,107 @@ class ContrastiveDivergence:
 
 
 @dataclass(frozen=True)
-class Backbone:
-    """Gaussians on the features of a ResNet, in closed form (Defard et al. 2021).
+class Fields:
+    """Energies in closed form on the features of a pretrained network (chapter 13).
+
+    A Gaussian for every patch (`ebmlib.fields.GaussianField`) times a Parzen window
+    over stored patches (`ebmlib.parzen.ParzenField`), as products of Student-t experts
+    (`ebmlib.products.ProductOfFields`). Nothing is trained: `fit` takes a minute or two
+    on two cores for 300 images of 256 px. Parts that lie still are looked up near their
+    place, others anywhere. Whether every place has a Gaussian of its own is decided by
+    the density of held-out training patches, see `ebmlib.fields.positions_pay`.
 
     Args:
-        weights: file of a torchvision ResNet's weights, `.pth` or `.safetensors`, see
-            `ebmlib.backbone`; None: random weights, and `fit` warns.
-        count: channels that are chosen at random.
+        features: what the energy looks at: "efficientnet_lite0", "_lite1" or "_lite2",
+            `pip install "ebmlib[features]"`; "resnet18" or "wide_resnet50_2" with a
+            file of `weights`; or "cosine", which needs nothing and has learned nothing.
+        weights: a file of the network's weights, `.pth` or `.safetensors`; "random"
+            for random ones; None: those of the installed package.
+        field: "product", or one expert alone, "gaussian" or "parzen".
+        memory: patches that the Parzen field stores for every place, or, where places
+            mean nothing, a sixty-fourth of what it stores in all.
     """
 
-    name: ClassVar[str] = "backbone"
+    name: ClassVar[str] = "fields"
     maps: ClassVar[tuple[str, ...]] = MAPS
-    register: ClassVar[bool] = False
+    register: ClassVar[bool] = True
+    max_pixels: ClassVar[int] = 2**18
+    double_below: ClassVar[int] = 2**15
 
+    features: str = "efficientnet_lite0"
     weights: str | Path | None = None
-    count: int = 100
+    field: str = "product"
+    memory: int = 64
 
     def __post_init__(self) -> None:
-        _check_counts(count=self.count)
+        _check_counts(memory=self.memory)
+        known = (*LITES, *BACKBONES, COSINE)
+        if self.features not in known:
+            raise ValueError(f"features must be one of {known}, got {self.features!r}")
+        if self.field not in FIELDS:
+            raise ValueError(f"field must be one of {FIELDS}, got {self.field!r}")
+        if self.features == COSINE and self.weights is not None:
+            raise ValueError(
+                f"cosine features have no weights, got weights={self.weights!r}; "
+                "leave them out"
+            )
+        if self.features in BACKBONES and self.weights is None:
+            raise ValueError(
+                f"no package ships the weights of {self.features}: give weights=FILE, "
+                f'a state dict of torchvision\'s {self.features}, or weights="random"'
+            )
+        if self.weights is not None and self.weights != RANDOM:
+            weights_label(self.weights)  # refuses a file that is not there
+        elif self.features in LITES and self.weights is None:
+            packaged_weights(self.features)  # the same
 
     def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
         """See `Recipe.plan`."""
-        options: dict[str, Any] = {"count": self.count, "seed": seed}
-        options["channels"] = images.shape[1]
-        if self.weights is None:
-            warnings.warn(
-                "the backbone's weights are random: give Backbone(weights=FILE), a "
-                "torchvision ResNet's, for pretrained features",
-                stacklevel=3,
-            )
-            features = ResNetFeatures(**options)
-        else:
-            features = ResNetFeatures.from_file(self.weights, **options)
+        features = self._features(images.shape[1], seed)
         size = (images.shape[-2], images.shape[-1])
-        gaussians = GaussianField(features, size, shared=not aligned, noise=0.1)
+        radius = FIELD_RADIUS if aligned else None
+        memory = self.memory * (1 if aligned else 64)
+        parzen = ParzenField(features, size, radius, memory)
 
         def finish(energy: nn.Module, normals: Tensor) -> nn.Module:
-            return gaussians.fit(normals)
+            parts, device = list(features_of(energy, normals)), device_of(energy)
+            if self.field == "parzen":
+                return parzen.to(device).fit_features(parts)
+            everywhere = not aligned or not positions_pay(torch.cat(parts), FIELD_NOISE)
+            gaussian = GaussianField(
+                features, size, everywhere, FIELD_NOISE, relative=True
+            )
+            if self.field == "gaussian":
+                return gaussian.to(device).fit_features(parts)
+            return ProductOfFields(gaussian, parzen).to(device).fit_features(parts)
 
         return Plan(
-            gaussians,
+            parzen,  # `finish` makes the energy, and moves it here
             objective=None,
             finish=finish,
             map="patches",
             standardize="global",  # the distances are in units of each place's spread
+            memorizes=self.field != "gaussian",
         )
+
+    def _features(self, channels: int, seed: int) -> FeatureMap:
+        if self.features == COSINE:
+            return CosineFeatures(channels)
+        if self.features in BACKBONES:
+            if self.weights is None or self.weights == RANDOM:
+                return ResNetFeatures(self.features, channels, seed=seed)
+            options = {"channels": channels, "seed": seed}
+            return ResNetFeatures.from_file(self.weights, self.features, **options)
+        if self.weights is None:
+            return EfficientNetFeatures.pretrained(self.features, channels)
+        if self.weights == RANDOM:
+            return EfficientNetFeatures(self.features, channels, seed=seed)
+        return EfficientNetFeatures.from_file(self.weights, self.features, channels)
 
 
 RECIPES: dict[str, type] = {
     recipe.name: recipe
-    for recipe in (Contrast, Experts, ScoreMatching, ContrastiveDivergence, Backbone)
+    for recipe in (Contrast, Experts, ScoreMatching, ContrastiveDivergence, Fields)
 }
 
 
@@ -403,7 +478,7 @@ def options_of(recipe: Recipe, energy: nn.Module | None = None) -> dict[str, Any
     if not dataclasses.is_dataclass(recipe) or isinstance(recipe, type):
         return {}
     values = dataclasses.asdict(recipe)
-    if isinstance(energy, GaussianField) and isinstance(recipe, Backbone):
+    if energy is not None and isinstance(recipe, Fields):
         values["weights"] = getattr(energy.features, "weights", None)
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 

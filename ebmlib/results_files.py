@@ -12,7 +12,6 @@ what a script of `benchmarks/` or `tools/` wrote, under the name of the script.
 `tools/index_results.py` writes the index.
 """
 
-import hashlib
 import json
 import os
 import uuid
@@ -94,19 +93,6 @@ def record_path(folder: str | Path, group: str, script: str, of: str = "") -> Pa
         raise ValueError(f"group must be one of {GROUPS}, got {group!r}")
     name = f"{script}_{slug(of)}" if of else script
     return Path(folder) / group / f"{name}.json"
-
-
-def file_label(path: str | Path) -> str:
-    """How a file is called in results: its name and the start of its SHA-256.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no weights file at {path}")
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{Path(path).name}, sha256 {digest[:12]}"
 
 
 # ------------------------------------------------------------------------ reading

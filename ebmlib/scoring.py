@@ -17,9 +17,11 @@ from torch.nn.functional import interpolate, pad
 from ebmlib.energy import (
     Energy,
     HasEnergyMap,
+    check_input,
     energies,
     energy_maps,
     frozen,
+    full_precision,
     input_gradient,
     to_device_of,
     value_and_gradient,
@@ -41,13 +43,13 @@ class Evaluation(NamedTuple):
     """What one pass of an energy says of a batch, on the device of the energy."""
 
     energy: Tensor  # (B,)
-    gradient: Tensor  # (B, C, H, W)
+    gradient: Tensor | None  # (B, C, H, W), None if it was not asked for
     patches: Tensor | None  # (B, h, w), None for an energy without patch energies
     stride: int | None  # distance of neighboring patches in px
     seen: Tensor  # (B, C, H, W), what was evaluated
 
 
-def evaluate(energy: Energy, x: Tensor) -> Evaluation:
+def evaluate(energy: Energy, x: Tensor, *, gradient: bool = True) -> Evaluation:
     """Energy, input gradient and patch energies of a batch, from one pass.
 
     An energy with `energy_map` is the sum of its map, so the map is computed once, and
@@ -56,11 +58,17 @@ def evaluate(energy: Energy, x: Tensor) -> Evaluation:
     Args:
         energy: any callable `(B, C, H, W) -> (B,)`.
         x: float tensor `(B, C, H, W)` in [0, 1]; it is moved to the energy's device.
+        gradient: False leaves out the backward pass of an energy with `energy_map`.
 
     Raises:
         TypeError, ValueError: as `ebmlib.energy.value_and_gradient`.
     """
     x = to_device_of(energy, x)
+    if not gradient and hasattr(energy, "energy_map"):
+        check_input(x)
+        with frozen(energy), torch.no_grad(), full_precision(x.device):
+            cells = energy.energy_map(x)
+        return Evaluation(cells.sum((1, 2)), None, cells, _stride(energy, x, cells), x)
     with frozen(energy):
         if not hasattr(energy, "energy_map"):
             return Evaluation(*value_and_gradient(energy, x), None, None, x)
@@ -70,9 +78,9 @@ def evaluate(energy: Energy, x: Tensor) -> Evaluation:
             kept.append(energy.energy_map(z))  # (B, h, w)
             return kept[-1].sum((1, 2))
 
-        value, gradient = value_and_gradient(total, x)
+        value, slope = value_and_gradient(total, x)
     patches = kept[-1].detach()
-    return Evaluation(value, gradient, patches, _stride(energy, x, patches), x)
+    return Evaluation(value, slope, patches, _stride(energy, x, patches), x)
 
 
 def map_of(
@@ -100,14 +108,22 @@ def map_of(
 
     Raises:
         TypeError: the energy has no patch energies, and `kind` needs them.
-        ValueError: an unknown kind, or a number out of range.
+        ValueError: an unknown kind, a number out of range, or no gradient in the
+            evaluation where `kind` needs one.
     """
     if kind not in MAPS:
         raise ValueError(f"kind must be one of {MAPS}, got {kind!r}")
     if not 0 <= weight <= 1:
         raise ValueError(f"weight must lie in [0, 1], got {weight}")
-    if kind == "gradient":
-        return smooth(_channel_norm(evaluation.gradient, "l2"), smoothing)
+    slope = None
+    if kind != "patches":
+        if evaluation.gradient is None:
+            raise ValueError(
+                f"a map of kind {kind!r} needs the gradient; use evaluate(energy, x)"
+            )
+        slope = smooth(_channel_norm(evaluation.gradient, "l2"), smoothing)
+    if kind == "gradient" and slope is not None:
+        return slope
     cells, stride = evaluation.patches, evaluation.stride
     if cells is None or stride is None:
         raise TypeError(
@@ -115,12 +131,9 @@ def map_of(
             'energy_map; use kind="gradient"'
         )
     cells = cells.log1p() if kind == "compressed" else cells
-    size = (evaluation.gradient.shape[-2], evaluation.gradient.shape[-1])
+    size = (evaluation.seen.shape[-2], evaluation.seen.shape[-1])
     patches = smooth(upsample_cells(cells, size, stride), smoothing)
-    if kind == "patches":
-        return patches
-    gradient = smooth(_channel_norm(evaluation.gradient, "l2"), smoothing)
-    return gradient**weight * patches ** (1 - weight)
+    return patches if slope is None else slope**weight * patches ** (1 - weight)
 
 
 def upsample_cells(cells: Tensor, size: tuple[int, int], stride: int) -> Tensor:

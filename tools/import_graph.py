@@ -24,14 +24,23 @@ PACKAGES = ("ebmlib", "ebmbook")
 # The map of the library, from the bottom up. A package stands for its modules.
 LAYERS: dict[int, tuple[str, ...]] = {
     1: (
-        *("energy", "estimator", "toy", "networks", "features", "backbone"),
+        *(
+            "energy",
+            "estimator",
+            "toy",
+            "networks",
+            "features",
+            "backbone",
+            "efficientnet",
+            "weights",
+        ),
         *("random", "devices", "torchvision_import", "checkpoint", "results_files"),
         *("arguments", "progress", "global_random", "smoothing"),
         *("metrics", "plotting", "data"),
     ),
     2: (
         *("langevin", "replay", "losses", "objectives"),
-        *("scoring", "fields", "products", "baselines"),
+        *("scoring", "fields", "parzen", "products", "baselines"),
     ),
     3: ("training", "guard", "runlog", "state", "fingerprint", "calibration"),
     4: ("recipes", "view"),

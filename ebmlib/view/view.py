@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ebmlib.estimator import Estimator
 from ebmlib.view.chunks import by_chunks
@@ -68,7 +69,9 @@ class View(Estimator):
     as 176 x 176, 300 x 500 as 144 x 224. Averaging by more than the size of a defect
     hides it. `scale_` says how much was averaged, and the log says it at level INFO
     (`logging.getLogger("ebmlib")`). To keep every pixel, raise `max_pixels` or give
-    `tile`. An image of less than 16 px a side is enlarged to 16 px.
+    `tile`. An image of less than 16 px a side is enlarged to 16 px. What has at most
+    `double_below` pixels is enlarged to twice its sides: a network that learned from
+    larger pictures tells more from a small part when it sees it larger.
 
     Cost of tiles. Neighboring tiles overlap by at least a quarter of their side, so an
     image of H x W px costs as much as (16/9) H W / (h w) views of h x w px. Each tile
@@ -88,6 +91,8 @@ class View(Estimator):
             images, so that illumination is not taken for a defect, see
             `ebmlib.view.exposure`.
         max_pixels: most pixels of a view, at least 256.
+        double_below: views of at most so many pixels are doubled (bicubic, clamped to
+            [0, 1]); at most a quarter of `max_pixels`. 0: none are.
         tile: side of square tiles, or (height, width), in px: multiples of 16 with at
             most `max_pixels` pixels. The image is then not averaged. With aligned=True
             a position is one in the tile, and means little. None for no tiles.
@@ -98,6 +103,7 @@ class View(Estimator):
         frame_: `PartFrame`, `Registration` or None.
         image_shape_: (C, H, W) of the training images.
         size_: height and width of the view in px.
+        doubled_: whether the view was enlarged, see `double_below`.
         scale_: pixels of the image per pixel of the view along height and width.
         tiling_: where the tiles lie, a `Tiling`; None without tiles.
         tiles_: views of one image; 1 without tiles.
@@ -117,6 +123,7 @@ class View(Estimator):
     frame_: Frame | None
     image_shape_: tuple[int, int, int]
     size_: Size
+    doubled_: bool
     scale_: tuple[float, float]
     tiling_: Tiling | None
     tiles_: int
@@ -129,6 +136,7 @@ class View(Estimator):
         normalize_exposure: bool = True,
         max_pixels: int = 2**15,
         tile: int | Size | None = None,
+        double_below: int = 0,
     ):
         if not (isinstance(aligned, bool) or aligned == "auto"):
             raise ValueError(f'aligned must be True, False or "auto", got {aligned!r}')
@@ -143,6 +151,12 @@ class View(Estimator):
                 f"max_pixels must be a whole number, at least {MULTIPLE**2}, got "
                 f"{max_pixels!r}"
             )
+        if not _is_whole(double_below) or not 0 <= double_below <= max_pixels // 4:
+            raise ValueError(
+                "double_below must be a whole number from 0 to a quarter of "
+                f"max_pixels, {max_pixels // 4}; got {double_below!r}"
+            )
+        self.double_below = double_below
         self.aligned = aligned
         self.register = register
         self.normalize_exposure = normalize_exposure
@@ -275,6 +289,7 @@ class View(Estimator):
             "image_shape": list(self.image_shape_),
             "size": list(self.size_),
             "tiled": self.tiling_ is not None,
+            "doubled": self.doubled_,
             "frame": frame,
             "exposure": exposure,
         }
@@ -314,7 +329,8 @@ class View(Estimator):
                 layout = Layout(bool(config["aligned"]), part, *config["layout"])
             view.layout_, view.aligned_ = layout, bool(config["aligned"])
             tiled = config.get("tiled", view.tile is not None)
-            view._set_geometry(frame, (c, height, width), (h, w), bool(tiled))
+            doubled = bool(config.get("doubled", False))
+            view._set_geometry(frame, (c, height, width), (h, w), bool(tiled), doubled)
             view.exposure_ = _exposure(config["exposure"], tensors)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
@@ -336,9 +352,13 @@ class View(Estimator):
         c, height, width = images.shape[1:]
         h, w = (height, width) if frame is None else frame.template.shape
         size = view_size((h, w), self.max_pixels)
+        doubled = self.tile is None and size[0] * size[1] <= self.double_below
         if self.tile is not None:
             size = _pair(self.tile)
-        self._set_geometry(frame, (c, height, width), size, self.tile is not None)
+        elif doubled:
+            size = (2 * size[0], 2 * size[1])
+        tiled = self.tile is not None
+        self._set_geometry(frame, (c, height, width), size, tiled, doubled)
         self.exposure_ = None
         if self.normalize_exposure:
             poses = () if frame is None else (frame.pose(images),)
@@ -347,9 +367,15 @@ class View(Estimator):
             self.exposure_ = (MatchedExposure if registered else Exposure).fit(seen)
 
     def _set_geometry(
-        self, frame: Frame | None, shape: tuple[int, int, int], size: Size, tiled: bool
+        self,
+        frame: Frame | None,
+        shape: tuple[int, int, int],
+        size: Size,
+        tiled: bool,
+        doubled: bool,
     ) -> None:
         self.frame_, self.image_shape_, self.size_ = frame, shape, size
+        self.doubled_ = doubled
         self.tiling_ = Tiling(self._source, size) if tiled else None
         self.tiles_, self.scale_ = 1, (1.0, 1.0)
         if self.tiling_ is None:
@@ -370,7 +396,12 @@ class View(Estimator):
         """What the frame holds, averaged to the size of the view; tiles still whole."""
         if self.frame_ is not None and poses is not None:
             images = self.frame_.align(images, poses)
-        return area_resize(images, self.size_) if self.tiling_ is None else images
+        if self.tiling_ is not None:
+            return images
+        if not self.doubled_:
+            return area_resize(images, self.size_)
+        images = area_resize(images, (self.size_[0] // 2, self.size_[1] // 2))
+        return interpolate(images, scale_factor=2, mode="bicubic").clamp(0, 1)
 
     def _view(self, images: Tensor, poses: Tensor | None = None) -> Tensor:
         images = self._resized(images, poses)
