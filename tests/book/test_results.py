@@ -116,11 +116,11 @@ def test_a_longer_training_has_a_row_of_its_own_and_former_names_say_what_they_a
 
 
 def test_a_row_says_whose_weights_it_had():
-    assert label("backbone", [made(settings={"weights": "random"})]) == (
-        "backbone (random weights)"
-    )
-    run = made("backbone", settings={"weights": "resnet18.pth, sha256 0123456789ab"})
-    name = "backbone (resnet18.pth, sha256 0123456789ab)"
+    random = [made(settings={"weights": "random"})]
+    assert label("fields", random) == "fields (random weights)"
+    settings = {"weights": "resnet18.pth, sha256 0123456789ab"}
+    run = made("fields", settings=settings, options={"features": "resnet18"})
+    name = "fields, resnet18 features (resnet18.pth, sha256 0123456789ab)"
     assert any(line.startswith(f"| {name} |") for line in results_table([run]))
     assert label("experts", [made(settings={})]) == "experts"
 

@@ -1,6 +1,6 @@
 """Facts about the benchmark: one whole file per result, nothing done twice."""
 
-import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -18,10 +18,12 @@ from ebmlib import benchmark
 from ebmlib.data import load, synthetic
 from ebmlib.data.resizing import describe_vanished
 from ebmlib.detector import EnergyDetector
+from ebmlib.efficientnet import LITES
 from ebmlib.metrics import au_pro, image_auroc
-from ebmlib.results_files import file_label, result_path, to_text
+from ebmlib.results_files import result_path, to_text
 from ebmlib.sweep import Outcome
 from ebmlib.torchvision_import import torchvision_module
+from ebmlib.weights import weights_label
 
 FIELDS = {
     *("category", "method", "seed", "image_size", "settings", "metrics", "images"),
@@ -156,8 +158,7 @@ class SealedCategory:
         return getattr(self._data, name)
 
 
-@pytest.mark.filterwarnings("ignore:the backbone's weights are random")
-@pytest.mark.parametrize("method", (*benchmark.METHODS, "backbone"))
+@pytest.mark.parametrize("method", benchmark.ALL)
 def test_nothing_of_the_test_set_is_read_before_the_fit_is_over(
     method, nut, monkeypatch
 ):
@@ -171,7 +172,8 @@ def test_nothing_of_the_test_set_is_read_before_the_fit_is_over(
         return model
 
     monkeypatch.setattr(benchmark, "fit", fit_then_open)
-    options = {"false_alarm_rate": 0.4, **benchmark.accepted(method, QUICK)}
+    options = benchmark.accepted(method, {"steps": 2, "features": "cosine"})
+    options["false_alarm_rate"] = 0.4
     result = benchmark.run(sealed, method, **options)
     assert sealed.open and result["metrics"].keys() >= {"image_auroc", "au_pro"}
 
@@ -520,7 +522,8 @@ def test_help_says_all_that_a_user_needs(capsys):
         "castings",
     ):
         assert needed in shown
-    assert all(f"  {method} " in shown for method in (*benchmark.METHODS, "backbone"))
+    assert all(f"  {method} " in shown for method in benchmark.ALL)
+    assert "ebmlib[features]" in shown.split("--methods", 1)[1].split("--seeds")[0]
 
 
 # ------------------------------------------------------------------------ weights
@@ -542,19 +545,20 @@ def test_results_name_the_file_and_its_hash_and_not_where_it_lay(
 ):
     own(tmp_path)
     out = tmp_path / "results"
-    words = ["--methods", "backbone", "--size", "32", "--seeds", "0", "--threads", "1"]
+    words = ["--methods", "fields", "--size", "32", "--seeds", "0", "--threads", "1"]
+    words += ["--features", "resnet18"]
     words += ["--root", str(tmp_path), "--categories", "mvtec/felt"]
     words += ["--out", str(out)]
     asked = benchmark.parser().parse_args([*words, "--weights", str(weights)])
     (cell,) = benchmark.cells(asked, "a test")
     benchmark.run_here(cell)
     (path,) = files(out)
-    result, name = json.loads(path.read_text()), file_label(weights)
+    result, name = json.loads(path.read_text()), weights_label(weights)
     assert result["settings"]["weights"] == result["options"]["weights"] == name
     assert str(weights.parent) not in path.read_text()
     assert benchmark.main([*words, "--weights", str(weights)]) == 0  # already there
-    said = refusal(words, capsys)  # other weights
-    assert f"was made with {{'weights': '{name}'}}, not with {{}}" in said
+    said = refusal([*words, "--weights", "random"], capsys)  # other weights
+    assert f"was made with {{'weights': '{name}'}}, not with" in said
 
 
 def test_weights_that_no_method_asks_for_and_missing_ones_are_refused(
@@ -562,11 +566,40 @@ def test_weights_that_no_method_asks_for_and_missing_ones_are_refused(
 ):
     words = ["--out", str(tmp_path / "none"), "--weights"]
     said = refusal([*words, str(weights), "--methods", "pca"], capsys)
-    assert "--weights is for --methods backbone" in said
-    said = refusal([*words, str(tmp_path / "no"), "--methods", "backbone"], capsys)
+    assert "--weights is for --methods fields" in said
+    said = refusal([*words, str(tmp_path / "no"), "--methods", "fields"], capsys)
     assert "no weights file at" in said
+    words = ["--out", str(tmp_path / "none"), "--features"]
+    said = refusal([*words, "cosine", "--methods", "pca"], capsys)
+    assert "--features is for --methods fields" in said
+    said = refusal([*words, "resnet18", "--methods", "fields"], capsys)
+    assert "give weights=FILE" in said
+    said = refusal([*words, "vgg16", "--methods", "fields"], capsys)
+    assert "features must be one of" in said
     assert not (tmp_path / "none").exists()
-    assert "backbone" not in benchmark.METHODS  # it needs a file from elsewhere
+
+
+def test_fields_are_offered_by_default_where_their_weights_are_installed(
+    monkeypatch, tmp_path, capsys
+):
+    assert benchmark.is_installed("pca") and benchmark.is_installed("experts")
+    there = importlib.util.find_spec(LITES["efficientnet_lite0"].package) is not None
+    assert ("fields" in benchmark.METHODS) is there is benchmark.is_installed("fields")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert not benchmark.is_installed("fields")
+    said = refusal(["--methods", "fields", "--out", str(tmp_path / "none")], capsys)
+    assert 'pip install "ebmlib[features]"' in said
+
+
+def test_the_command_of_a_result_keeps_random_weights_and_drops_a_file():
+    words = ["--weights", "random", "--root", "/a", "--features", "resnet18"]
+    kept = ["--weights", "random", "--features", "resnet18"]
+    assert benchmark._without_folders(words) == kept
+    for words in (
+        ["--weights", "/a/b.pth", "--jobs", "2"],
+        ["--weights=a", "--jobs=2"],
+    ):
+        assert "".join(benchmark._without_folders(words)).startswith("--jobs")
 
 
 # ------------------------------------------------------------------- recipes as classes
@@ -590,6 +623,7 @@ class FromFile:
 def test_the_options_of_a_recipe_class_are_its_fields(monkeypatch):
     recipes = {"trained": Recipe, "read": FromFile}
     monkeypatch.setattr(benchmark, "RECIPES", recipes)
+    monkeypatch.setattr(benchmark, "ALL", tuple(recipes))
     made = lambda *arguments, **options: (*arguments, options)  # noqa: E731
     monkeypatch.setattr(benchmark, "EnergyDetector", made)
     assert benchmark.options_of("trained") == ("steps", "width")

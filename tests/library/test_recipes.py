@@ -3,13 +3,15 @@
 import pytest
 import torch
 
+from ebmlib import recipes
 from ebmlib.energy import input_gradient
 from ebmlib.recipes import (
+    COSINE,
     RECIPES,
-    Backbone,
     Contrast,
     ContrastiveDivergence,
     Experts,
+    Fields,
     ScoreMatching,
     make_recipe,
     options_of,
@@ -50,7 +52,9 @@ def test_a_plan_depends_on_the_seed_alone(recipe):
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_a_name_is_the_recipe_with_its_default_options():
+def test_a_name_is_the_recipe_with_its_default_options(monkeypatch):
+    # Whether the weights of "fields" are installed is no question here.
+    monkeypatch.setattr(recipes, "packaged_weights", lambda name: None)
     for name, kind in RECIPES.items():
         assert make_recipe(name) == kind()
         assert kind.name == name
@@ -76,7 +80,12 @@ def test_a_name_is_the_recipe_with_its_default_options():
         (lambda: ScoreMatching(sigmas=()), ValueError, "sigmas must be"),
         (lambda: ContrastiveDivergence(noise=0), ValueError, "noise must be positive"),
         (lambda: ContrastiveDivergence(penalty=-1), ValueError, "penalty"),
-        (lambda: Backbone(count=0), ValueError, "count must be a whole number"),
+        (lambda: Fields(COSINE, memory=0), ValueError, "memory must be a whole"),
+        (lambda: Fields("vgg16"), ValueError, "features must be one of"),
+        (lambda: Fields(COSINE, field="mean"), ValueError, "field must be one of"),
+        (lambda: Fields(COSINE, "a.pth"), ValueError, "cosine features have no w"),
+        (lambda: Fields("resnet18"), ValueError, 'give weights=FILE, .*"random"'),
+        (lambda: Fields("resnet18", "no.pth"), FileNotFoundError, "no weights file"),
         (lambda: Experts(stepz=3), TypeError, "stepz"),
     ],
 )

@@ -10,7 +10,6 @@ import pytest
 from ebmlib import results_files
 from ebmlib.results_files import (
     check_writable,
-    file_label,
     read_json,
     read_runs,
     record,
@@ -86,13 +85,6 @@ def test_a_folder_is_tried_and_nothing_stays_in_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"--out .*file cannot be written"):
         check_writable(tmp_path / "file", "--out")
-
-
-def test_a_file_is_recorded_by_its_name_and_its_contents(tmp_path):
-    (tmp_path / "a.pth").write_bytes(b"")
-    assert file_label(tmp_path / "a.pth") == "a.pth, sha256 e3b0c44298fc"
-    with pytest.raises(FileNotFoundError, match="no weights file at"):
-        file_label(tmp_path / "b.pth")
 
 
 def test_no_other_file_knows_the_names_of_results():
