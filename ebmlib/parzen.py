@@ -101,9 +101,11 @@ class ParzenField(nn.Module):
                 f"features; got size {height} x {width}"
             )
         places = grid if radius is not None else (1, 1)
-        self.register_buffer("bank", torch.zeros(*places, 1, features.count))
-        self.register_buffer("scale", torch.ones(features.count))
-        self.register_buffer("covered", torch.tensor(math.inf))
+        single = torch.float32  # whatever the default is
+        bank = torch.zeros(*places, 1, features.count, dtype=single)
+        self.register_buffer("bank", bank)
+        self.register_buffer("scale", torch.ones(features.count, dtype=single))
+        self.register_buffer("covered", torch.tensor(math.inf, dtype=single))
         self._register_load_state_dict_pre_hook(self._resize_bank)
 
     def config(self) -> dict[str, Any]:
@@ -278,7 +280,8 @@ def farthest_points(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
             chosen[:, k] = left.argmax(1)
         at = chosen[:, k]
         last = points[sets, at][:, :, None]  # (S, F, 1)
-        apart = torch.baddbmm(squares[:, :, None], points, last, alpha=-2)[:, :, 0]
+        with full_precision(points.device):
+            apart = torch.baddbmm(squares[:, :, None], points, last, alpha=-2)[:, :, 0]
         apart += squares[sets, at][:, None]
         apart[sets, at] = 0  # rounding: a chosen point is not chosen again
         torch.minimum(left, apart, out=left)
