@@ -40,7 +40,7 @@ from ebmlib.random import seeded
 from ebmlib.replay import ReplayBuffer, corrupted_images
 from ebmlib.scoring import MAPS
 from ebmlib.training import Objective
-from ebmlib.weights import RANDOM, weights_label
+from ebmlib.weights import RANDOM, is_label, weights_label
 
 # Variations of a normal image that leave it normal: for parts that lie still, and for
 # textures and parts that lie in any direction.
@@ -361,7 +361,9 @@ class Fields:
             `pip install "ebmlib[features]"`; "resnet18" or "wide_resnet50_2" with a
             file of `weights`; or "cosine", which needs nothing and has learned nothing.
         weights: a file of the network's weights, `.pth` or `.safetensors`; "random"
-            for random ones; None: those of the installed package.
+            for random ones; None: those of the installed package. A detector that was
+            loaded holds its weights, and has here what records call them: it can be
+            fitted anew if they are those of the installed package.
         field: "product", or one expert alone, "gaussian" or "parzen".
         memory: patches that the Parzen field stores for every place, or, where places
             mean nothing, a sixty-fourth of what it stores in all.
@@ -395,10 +397,10 @@ class Fields:
                 f"no package ships the weights of {self.features}: give weights=FILE, "
                 f'a state dict of torchvision\'s {self.features}, or weights="random"'
             )
-        if self.weights is not None and self.weights != RANDOM:
-            weights_label(self.weights)  # refuses a file that is not there
-        elif self.features in LITES and self.weights is None:
-            packaged_weights(self.features)  # the same
+        if self.weights is None and self.features in LITES:
+            packaged_weights(self.features)  # refuses a package that is not there
+        elif self.weights not in (None, RANDOM) and not is_label(self.weights):
+            weights_label(self.weights)  # the same for a file
 
     def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
         """See `Recipe.plan`."""
@@ -437,10 +439,11 @@ class Fields:
                 return ResNetFeatures(self.features, channels, seed=seed)
             options = {"channels": channels, "seed": seed}
             return ResNetFeatures.from_file(self.weights, self.features, **options)
-        if self.weights is None:
-            return EfficientNetFeatures.pretrained(self.features, channels)
         if self.weights == RANDOM:
             return EfficientNetFeatures(self.features, channels, seed=seed)
+        packaged = f"sha256 {LITES[self.features].sha256[:12]}"
+        if self.weights is None or str(self.weights).endswith(packaged):
+            return EfficientNetFeatures.pretrained(self.features, channels)
         return EfficientNetFeatures.from_file(self.weights, self.features, channels)
 
 

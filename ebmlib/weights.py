@@ -6,6 +6,7 @@ A pickle may hold code, so nothing but tensors is taken from it.
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 RANDOM = "random"  # what weights are called in records that come from no file
+LABEL = re.compile(r", sha256 ([0-9a-f]{12})$")  # the end of what files are called
 
 
 def read_weights(path: str | Path, sha256: str | None = None) -> dict[str, Tensor]:
@@ -62,6 +64,11 @@ def weights_label(path: str | Path) -> str:
     """
     path = _checked(path)
     return f"{path.name}, sha256 {_digest(path)[:12]}"
+
+
+def is_label(text: str | Path) -> bool:
+    """Whether this is what `weights_label` calls a file, and not a path."""
+    return LABEL.search(str(text)) is not None
 
 
 def _digest(path: Path) -> str:
