@@ -138,7 +138,8 @@ class ResNetFeatures(nn.Module):
         for i, layer in enumerate(LAYERS):
             x = self.trunk[layer](x)
             part = x[:, self.chosen[self._parts[i]] - before]
-            found.append(sample_cells(part, grid, self.stride, self.stride << i, -PAD))
+            spacing, first = self.stride << i, (-PAD, -PAD)
+            found.append(sample_cells(part, grid, self.stride, spacing, first))
             before += self._widths[i]
         return torch.cat(found, dim=1)
 

@@ -56,8 +56,9 @@ TAPS = (1, 2, 4)  # the stages whose outputs are features: 4, 8 and 16 px
 EPSILON = 1e-3  # of the batch normalization that the weights were trained with
 # Every halving puts cell i at pixel 2i + 1 of its input. In the image, continued by
 # SHIFT px on its upper and left border, cell i of a stage of s px then lies at
-# s i + s - 1 - SHIFT, so that every stage has cells before and after every place.
-SHIFT, COARSEST = 12, 16
+# s i + s - 1 - SHIFT, and further up and to the left by what `Convolution.reads`: some
+# 6 px in the fifth stage. So every stage has cells before and after every place.
+SHIFT, COARSEST = 10, 16
 
 
 @register_energy
@@ -68,8 +69,9 @@ class EfficientNetFeatures(nn.Module):
     Lite2 are a little wider) are interpolated linearly at the centers of the grid of
     `ebmlib.features`, then averaged over 3 x 3 cells, as in PatchCore (Roth et al.,
     CVPR 2022). The network halves an image so that its cells lie up to 15 px to the
-    lower right of the pixels they belong to; the interpolation knows where, so maps are
-    in place.
+    lower right of the pixels they belong to, and its kernels have learned to look back
+    some px to the upper left. The interpolation takes account of both, so maps are in
+    place.
 
     The network: Tan, Le (ICML 2019, arXiv 1905.11946); the Lite variants have ReLU6 and
     no squeeze-and-excitation. It takes (255 x - 127) / 128. Nothing is trained: the
@@ -169,12 +171,14 @@ class EfficientNetFeatures(nn.Module):
         below, right = (-(side + SHIFT) % COARSEST for side in x.shape[2:])
         x = pad((255 * x - 127) / 128, (SHIFT, right, SHIFT, below), mode="replicate")
         x = self.stem(x.expand(-1, 3, -1, -1)).clamp(0, 6)
-        found, spacing = [], 2
+        found, spacing, place = [], 2, self.stem.reads() - SHIFT
         for i, stage in enumerate(self.stages):
             x = stage(x)
-            spacing *= STRIDES[i]
+            for block in stage:
+                place = place + spacing * block.depthwise.reads()
+                spacing *= block.depthwise.stride
             if i in TAPS:
-                first = spacing - 1 - SHIFT
+                first = (place + spacing - 1).unbind()
                 found.append(sample_cells(x, grid, self.stride, spacing, first))
         x = pad(torch.cat(found, dim=1), (1, 1, 1, 1), mode="replicate")
         return avg_pool2d(x, 3, stride=1)
@@ -227,6 +231,17 @@ class Convolution(nn.Module):
             return conv2d(x, self.weight, self.bias, self.stride, low, 1, self.groups)
         x = pad(x, (low, high, low, high))
         return conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
+
+    def reads(self) -> Tensor:
+        """Where the kernel reads, from its middle: row and column in cells, (2,).
+
+        The center of its squared weights. Kernels of stride 2 have learned to look up
+        and to the left, as the padding puts more of the image below and to the right.
+        """
+        weights = self.weight.square().sum((0, 1))
+        away = torch.arange(len(weights), device=weights.device) - len(weights) // 2
+        weights = torch.stack((weights.sum(1), weights.sum(0))) / weights.sum()
+        return (weights * away).sum(1)
 
     def take(self, state: dict[str, Tensor], conv: str, norm: str) -> None:
         """Weights of a convolution and of the normalization after it, as one.

@@ -11,6 +11,7 @@ have no cell of their own, and no cell is displaced by them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -193,7 +194,11 @@ def cosine_filters(size: int, frequencies: int) -> Tensor:
 
 
 def sample_cells(
-    x: Tensor, grid: tuple[int, int], stride: int, spacing: int, first: int
+    x: Tensor,
+    grid: tuple[int, int],
+    stride: int,
+    spacing: int,
+    first: Sequence[float | Tensor],
 ) -> Tensor:
     """Values at the centers of a grid's cells: (B, F, h', w') -> (B, F, h, w).
 
@@ -201,16 +206,17 @@ def sample_cells(
     is repeated.
 
     Args:
-        x: cells that lie `spacing` px apart, the first one at pixel `first`.
+        x: cells that lie `spacing` px apart, the first one at pixel `first`, which is
+            its row and its column.
         grid: h and w.
         stride: px between the centers of the grid, see the head of this file.
         spacing: as above.
         first: as above; it may lie outside the image.
     """
     weights = []
-    for count, known in zip(grid, x.shape[2:], strict=True):
+    for count, known, start in zip(grid, x.shape[2:], first, strict=True):
         center = (torch.arange(count, device=x.device) + 0.5) * stride - 0.5
-        at = ((center - first) / spacing).clamp(0, known - 1)
+        at = ((center - start) / spacing).clamp(0, known - 1)
         apart = at[:, None] - torch.arange(known, device=x.device)
         weights.append((1 - apart.abs()).clamp_min(0).to(x.dtype))  # (h, h')
     rows, columns = weights
