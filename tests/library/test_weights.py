@@ -52,7 +52,7 @@ def sprung():
 
 
 @pytest.mark.parametrize(
-    "write", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o))]
+    "write", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o, protocol=2))]
 )
 def test_a_pickle_with_code_is_refused_and_does_not_run(write, tmp_path):
     with pytest.raises(AssertionError, match="ran"):
