@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ebmlib.baselines import BASELINES, PatchKNN, PerPixelGaussian
 from ebmlib.detector import EnergyDetector
 from ebmlib.estimator import AnomalyDetector, NotFittedError
-from ebmlib.recipes import ContrastiveDivergence, Experts
+from ebmlib.recipes import COSINE, FIELDS, ContrastiveDivergence, Experts, Fields
 
 SIDE = 32
 QUICK = {
@@ -36,6 +36,12 @@ DETECTORS = {
     "experts": lambda: EnergyDetector(
         Experts(steps=2, width=8), SIDE, false_alarm_rate=0.3
     ),
+    **{
+        f"fields, {field}": lambda field=field: EnergyDetector(
+            Fields(COSINE, field=field, memory=8), SIDE, false_alarm_rate=0.3
+        )
+        for field in FIELDS
+    },
     "brightness, two-sided": lambda: BASELINES["brightness"](two_sided=True),
 }
 ALL = pytest.mark.parametrize("make", DETECTORS.values(), ids=DETECTORS.keys())

@@ -155,7 +155,9 @@ def test_a_detector_needs_no_weights_file_once_it_is_saved(file, nut, tmp_path):
     assert again.threshold_ == detector.threshold_
     written = (tmp_path / "detector.safetensors").read_bytes()
     assert str(tmp_path).encode() not in written
-    with pytest.raises(FileNotFoundError, match=r"no weights file at mine\.pth, sha256"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no weights file at mine\.pth, sha256"
+    ):
         again.fit(nut.train)
 
 

@@ -19,7 +19,7 @@ from ebmlib.energy import (
     register_energy,
 )
 from ebmlib.features import CosineFeatures
-from ebmlib.fields import CHUNK, GaussianField, Moments
+from ebmlib.fields import CHUNK, GaussianField, Moments, positions_pay
 
 
 def pictures(count, channels=3, size=(32, 40), seed=0):
@@ -211,6 +211,119 @@ def test_features_of_a_user_make_a_field_too():
         distance = mahalanobis(there, means.mean(0), inverse)
         assert float(energy[1, 3]) == pytest.approx(distance**2 / 2, rel=1e-3)
     assert torch.equal(build_energy(**energy_spec(field)).fit(images)(x), field(x))
+
+
+# ------------------------------------------------------------------ units and densities
+
+
+def spread(phi, by):
+    """Features in other units, channel by channel."""
+    return phi * torch.tensor(by)[:, None, None]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_with_relative_noise_the_units_of_the_features_do_not_matter(shared):
+    images, by = pictures(20), [8.0, 1.0, 0.125]
+    one = GaussianField(MeanOfCells(), (32, 40), shared, 0.2, relative=True)
+    phi, x = one.features(images), one.features(pictures(3, seed=1))
+    other = copy.deepcopy(one).fit_features([spread(phi, by)])
+    one.fit_features([phi])
+    expected = one.cell_energies(x)
+    assert torch.allclose(other.cell_energies(spread(x, by)), expected, rtol=1e-3)
+    absolute = GaussianField(MeanOfCells(), (32, 40), shared, 0.2)
+    absolute.fit_features([spread(phi, by)])
+    assert not torch.allclose(absolute.cell_energies(spread(x, by)), expected, rtol=0.1)
+
+
+def test_relative_noise_is_a_share_of_the_spread_over_places_and_images():
+    field = GaussianField(MeanOfCells(), (32, 40), noise=0.5, relative=True)
+    phi = field.features(pictures(20)).double()
+    field.double().fit_features([phi])
+    cell = phi[:, :, 1, 3]
+    variance = phi.movedim(1, -1).flatten(0, 2).var(0, correction=0)
+    sigma = torch.cov(cell.T) + 0.5**2 * torch.diag(variance)
+    found = torch.linalg.inv(field.whitener[1, 3].T @ field.whitener[1, 3])
+    assert torch.allclose(found, sigma, rtol=1e-8)
+
+
+def test_a_feature_that_never_varied_stays_finite_with_relative_noise():
+    field = GaussianField(MeanOfCells(), (32, 40), noise=0.2, relative=True)
+    phi = field.features(pictures(20))
+    phi[:, 1] = 0.5
+    assert field.fit_features([phi]).cell_energies(phi).isfinite().all()
+    flat = torch.full_like(phi, 0.5)
+    assert field.fit_features([flat]).cell_energies(flat).isfinite().all()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_log_density_is_that_of_a_multivariate_normal(shared, relative):
+    field = GaussianField(MeanOfCells(), (32, 40), shared, 0.1, relative).double()
+    field.fit(pictures(20).double())
+    phi = field.features(pictures(3, seed=1).double())
+    found = field.log_density(phi)
+    assert found.shape == (3, 4, 5)
+    for row, column in ((0, 0), (2, 3)):
+        at = (0, 0) if shared else (row, column)
+        whitener = field.whitener[at]
+        normal = torch.distributions.MultivariateNormal(
+            field.mean[:, *at], precision_matrix=whitener.T @ whitener
+        )
+        expected = normal.log_prob(phi[:, :, row, column])
+        assert torch.allclose(found[:, row, column], expected, rtol=1e-8)
+
+
+def test_the_energy_is_half_the_squared_norm_of_white_features():
+    images = pictures(40)
+    field = GaussianField(MeanOfCells(), (32, 40), noise=1e-3).fit(images)
+    phi = field.features(images)
+    white = field.whiten(phi)
+    assert torch.allclose(white.square().sum(1) / 2, field.energy_map(images))
+    for row, column in ((0, 0), (3, 4)):
+        found = torch.cov(white[:, :, row, column].T)
+        assert torch.allclose(found, torch.eye(3), atol=0.1)
+
+
+# ------------------------------------------------------------- one Gaussian or many
+
+
+def noisy(count, places, seed=0):
+    """Features (N, 3, 8, 8) with mean `places` (3, 8, 8) and correlated noise."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.tensor([[1.0, 0, 0], [0.5, 1, 0], [0, 0.3, 1]])
+    noise = torch.randn(count, 8, 8, 3, generator=generator) @ mix
+    return places + noise.movedim(-1, 1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_positions_pay_where_places_differ_and_images_are_many(scale):
+    places = 2 * torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(1))
+    different, alike = noisy(60, places), noisy(60, torch.zeros(3, 8, 8))
+    assert positions_pay(scale * different, 0.1) is True
+    assert positions_pay(scale * alike, 0.1) is False
+    assert positions_pay(scale * different[:5], 0.1) is False
+    by = [8.0, 1.0, 0.125]
+    assert positions_pay(spread(different, by), 0.1) is True
+    assert positions_pay(spread(alike, by), 0.1) is False
+    assert positions_pay(different, 0.1, relative=False) is True
+
+
+def test_positions_pay_by_the_log_density_of_the_last_fifth():
+    places = 0.5 * torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(1))
+    for count in (10, 25, 60):
+        phi, densities = noisy(count, places).double(), []
+        for shared in (False, True):
+            features = MeanOfCells()
+            field = GaussianField(features, (64, 64), shared, 0.1, relative=True)
+            field.double().fit_features([phi[: 4 * count // 5]])
+            densities.append(float(field.log_density(phi[4 * count // 5 :]).mean()))
+        assert positions_pay(phi, 0.1) is (densities[0] > densities[1])
+
+
+def test_few_cells_are_asked_where_there_are_many():
+    places = 2 * torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(1))
+    phi = noisy(60, places).repeat(1, 1, 4, 4)
+    assert positions_pay(phi, 0.1) is positions_pay(phi, 0.1, cells=16) is True
 
 
 @pytest.mark.parametrize("shared", [False, True])

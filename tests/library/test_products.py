@@ -11,7 +11,8 @@ from ebmlib.energy import build_energy, energy_maps, energy_spec, input_gradient
 from ebmlib.features import CosineFeatures
 from ebmlib.fields import GaussianField
 from ebmlib.networks import PatchEnergy
-from ebmlib.products import ProductOfExperts
+from ebmlib.parzen import ParzenField
+from ebmlib.products import ProductOfExperts, ProductOfFields
 from ebmlib.scoring import patch_map, weighted_map
 
 
@@ -135,6 +136,114 @@ def test_a_weighted_map_may_be_all_patches():
     energy, images = PatchEnergy(3, width=8), pictures(2)
     whole = weighted_map(energy, images, compress=True, share=0)
     assert torch.allclose(whole, patch_map(energy, images, compress=True))
+
+
+# ------------------------------------------------------------------- two closed forms
+
+
+def two_fields(channels=3, shared=False, radius=1, size=(32, 40), **options):
+    """A product that is not fitted."""
+    features = CosineFeatures(channels, 4, **{"frequencies": 2, **options})
+    gaussian = GaussianField(features, size, shared, 0.2, relative=True)
+    other = CosineFeatures(channels, 4, **{"frequencies": 2, **options})
+    return ProductOfFields(gaussian, ParzenField(other, size, radius, memory=5))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("radius", [None, 1])
+def test_heavy_tailed_energies_of_both_fields_add(shared, radius):
+    images, x = pictures(12), pictures(3, seed=1)
+    both = two_fields(shared=shared, radius=radius).fit(images)
+    count = both.features.count
+    gaussian = GaussianField(both.features, (32, 40), shared, 0.2, relative=True)
+    parzen = ParzenField(both.features, (32, 40), radius, memory=5)
+    expected = {
+        "gaussian": (1 + 2 * gaussian.fit(images).energy_map(x) / count).log(),
+        "parzen": (1 + 2 * parzen.fit(images).energy_map(x) / count).log(),
+    }
+    terms = both.terms(x)
+    assert terms.keys() == expected.keys()
+    for name, values in expected.items():
+        assert torch.allclose(terms[name], values, rtol=1e-4, atol=1e-5)
+    assert torch.equal(both.energy_map(x), terms["gaussian"] + terms["parzen"])
+    assert torch.allclose(both(x), both.energy_map(x).sum((1, 2)))
+
+
+def test_features_are_computed_once_for_both_fields():
+    both, seen = two_fields(), []
+    both.features.register_forward_hook(lambda m, x, out: seen.append(len(out)))
+    both.fit(pictures(12))
+    assert seen == [12]
+    assert both.gaussian.features is both.parzen.features is both.features
+    both(pictures(3))
+    both.terms(pictures(3))
+    input_gradient(both, pictures(2))
+    assert seen[1:] == [3, 3, 2]
+
+
+def test_the_input_gradient_of_two_fields_agrees_with_finite_differences():
+    both = two_fields().double().fit(pictures(12).double())
+    x, generator = pictures(1, seed=1).double(), torch.Generator().manual_seed(4)
+    for _ in range(3):
+        way = torch.randn(x.shape, generator=generator, dtype=torch.double)
+        slope = (input_gradient(both, x) * way).sum()
+        difference = (both(x + 1e-6 * way) - both(x - 1e-6 * way)) / 2e-6
+        assert float(slope) == pytest.approx(float(difference), rel=1e-4)
+
+
+@pytest.mark.parametrize("radius", [None, 1])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_config_builds_two_fields_that_are_not_fitted(channels, radius):
+    images, x = pictures(9, channels), pictures(2, channels, seed=1)
+    both = two_fields(channels, radius=radius).fit(images)
+    twin = build_energy(**json.loads(json.dumps(energy_spec(both))))
+    twin.load_state_dict(both.state_dict())
+    assert torch.equal(twin(x), both(x))
+    assert twin.parzen.features is twin.gaussian.features
+
+
+def test_two_fields_are_fitted_and_evaluated_where_they_lie(second_device):
+    images, x = pictures(9), pictures(3, seed=1)
+    here = two_fields()
+    there = second_device(copy.deepcopy(here))
+    here.fit(images), there.fit(images)
+    moved, reads = second_device(x), second_device.reads
+    energy = there(moved)
+    assert second_device.reads == reads  # the host waits for nothing
+    assert torch.allclose(energy.cpu(), here(x))
+    gradient = input_gradient(there, moved)
+    assert torch.allclose(gradient.cpu(), input_gradient(here, x), rtol=1e-3, atol=1e-5)
+
+
+def test_autocast_changes_nothing_in_two_fields():
+    both, x = two_fields().fit(pictures(9)), pictures(3, seed=1)
+    expected = both(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(both(x), expected)
+        assert torch.equal(two_fields().fit(pictures(9))(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("features", "size"),
+    [
+        (CosineFeatures(3, 8), (32, 40)),
+        (CosineFeatures(1, 4), (32, 40)),
+        (CosineFeatures(3, 4, frequencies=3), (32, 40)),
+        (CosineFeatures(3, 4), (40, 32)),
+    ],
+)
+def test_fields_on_unlike_features_are_refused(features, size):
+    gaussian = GaussianField(CosineFeatures(3, 4), (32, 40))
+    with pytest.raises(ValueError, match="need the same features and image size"):
+        ProductOfFields(gaussian, ParzenField(features, size))
+
+
+def test_two_fields_refuse_what_the_experts_refuse():
+    both = two_fields().fit(pictures(9))
+    with pytest.raises(ValueError, match=r"made for images \(B, 3, 32, 40\)"):
+        both(pictures(1, size=(32, 32)))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        both.fit(pictures(9) * float("nan"))
 
 
 class Constant(PatchEnergy):

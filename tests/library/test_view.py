@@ -253,6 +253,99 @@ def test_a_tile_must_fit():
 # ------------------------------------------------------------------- fitting, state
 
 
+# ------------------------------------------------------------------------ doubled
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 90), (100, 72), (128, 128)])
+def test_a_dot_comes_back_to_its_place_through_a_doubled_view(size):
+    """Within half a pixel of the image; a map of patches within half a patch."""
+    images, at = dots(*size)
+    view = plain(*size, double_below=2**14, max_pixels=2**16)
+    assert view.doubled_
+    seen = view(images).images
+    height, width = view.size_
+    assert seen.shape[2:] == (height, width) and height % 32 == width % 32 == 0
+    assert view.scale_ == (size[0] / height, size[1] / width)
+    assert max(view.scale_) < 0.7
+    back = view.inverse(seen[:, 0])
+    assert back.shape == (len(at), *size)
+    assert ((center_of_mass(back) - at).abs() < 0.5).all()
+    patches = avg_pool2d(seen, 8)[:, 0]
+    gap = (center_of_mass(view.inverse(patches)) - at).abs()
+    assert (gap < 4 * torch.tensor(view.scale_)).all()
+
+
+def test_a_dot_comes_back_through_a_doubled_registration():
+    scenes = shifted_scenes(16, 64, 80)
+    view = View(
+        aligned=True, normalize_exposure=False, max_pixels=2**16, double_below=2**14
+    ).fit(scenes)
+    assert isinstance(view.frame_, Registration) and view.doubled_
+    poses = view(scenes).poses
+    images, at = dots(64, 80)
+    seen = interpolate(view.frame_.align(images, poses), scale_factor=2)
+    assert tuple(seen.shape[2:]) == view.size_
+    gap = center_of_mass(view.inverse(seen[:, 0], poses)) - at
+    assert gap.abs().max() < 1
+
+
+def test_a_doubled_view_is_the_plain_one_enlarged_and_keeps_its_range():
+    images = noise(3, 3, 48, 64)
+    view = plain(48, 64, double_below=2**12).fit(images)
+    seen = view(images).images
+    assert float(seen.min()) >= 0 and float(seen.max()) <= 1
+    smaller = plain(48, 64).fit(images)(images).images
+    assert (avg_pool2d(seen, 2) - smaller).abs().mean() < 0.05
+    flat = torch.full((1, 3, 48, 64), 0.3)
+    assert torch.allclose(view(flat).images, torch.full((1, 3, 96, 128), 0.3))
+
+
+def test_views_are_doubled_up_to_the_number_of_pixels_that_was_given():
+    for size, below, doubled in (
+        ((64, 64), 2**12, True),
+        ((64, 64), 2**12 - 1, False),
+        ((64, 80), 2**12, False),
+        ((64, 64), 0, False),
+        ((256, 256), 2**13, False),  # averaged to 128 x 128 px first
+    ):
+        view = plain(*size, double_below=below)
+        assert view.doubled_ is doubled
+        assert view.size_[0] * view.size_[1] <= view.max_pixels
+    tiled = plain(64, 64, double_below=2**12, tile=32)
+    assert not tiled.doubled_ and tiled.size_ == (32, 32)
+
+
+def test_exposure_is_that_of_doubled_views():
+    images = shifted_scenes(12, 48, 64)
+    for aligned in (True, False):
+        view = View(aligned=aligned, double_below=2**12).fit(images)
+        seen = view(images)
+        assert seen.images.shape[2:] == view.size_ and view.doubled_
+        darker = view(0.9 * images)
+        assert (darker.images - seen.images).abs().mean() < 0.02
+
+
+def test_the_state_of_a_doubled_view_is_exact_and_an_older_one_is_not_doubled():
+    images = shifted_scenes(12, 48, 64)
+    view = View(aligned=True, double_below=2**12).fit(images)
+    config = json.loads(json.dumps(view.config()))
+    assert config["doubled"] is True and config["parameters"]["double_below"] == 2**12
+    loaded = View.from_state(config, view.state_dict())
+    assert loaded.doubled_ and loaded.scale_ == view.scale_
+    assert loaded.config() == view.config() and repr(loaded) == repr(view)
+    seen, again = view(images), loaded(images)
+    assert torch.equal(seen.images, again.images)
+    maps = seen.images.mean(1)
+    assert torch.equal(
+        view.inverse(maps, seen.poses), loaded.inverse(maps, again.poses)
+    )
+    view = View(aligned=True).fit(images)
+    config = view.config()
+    del config["doubled"], config["parameters"]["double_below"]
+    older = View.from_state(config, view.state_dict())
+    assert not older.doubled_ and torch.equal(older(images).images, view(images).images)
+
+
 def fitted_three() -> list[tuple[View, torch.Tensor]]:
     """A registered, a rotated and an unframed view, and images for each."""
     kinds = []
@@ -378,6 +471,11 @@ def test_it_prints_what_was_given():
         ({"normalize_exposure": 1}, "normalize_exposure"),
         ({"max_pixels": 255}, "max_pixels"),
         ({"max_pixels": 1e4}, "max_pixels"),
+        ({"double_below": -1}, "from 0 to a quarter of max_pixels, 8192; got -1"),
+        ({"double_below": 2**13 + 1}, "from 0 to a quarter"),
+        ({"double_below": 100, "max_pixels": 256}, "max_pixels, 64; got 100"),
+        ({"double_below": 64.0}, "double_below must be a whole number"),
+        ({"double_below": True}, "double_below must be a whole number"),
         ({"tile": 100}, "multiples of 16"),
         ({"tile": 0}, "multiples of 16"),
         ({"tile": (32, 32, 32)}, "multiples of 16"),
