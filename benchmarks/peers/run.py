@@ -9,6 +9,7 @@ and a file is written whole or not at all.
 
 import argparse
 import json
+import os
 import shlex
 import statistics
 import subprocess
@@ -42,6 +43,7 @@ from changes import CHANGES  # noqa: E402
 
 REPEATS = 3  # of each implementation of AU-PRO; the median is recorded
 UNCHANGED = "none"
+ALLOCATOR = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")  # see README.md
 Cell = dict[str, Any]
 
 # ------------------------------------------------------------------------ one run
@@ -112,6 +114,7 @@ def run(data: Category, method: str, seed: int) -> dict[str, Any]:
         "peak_memory_mb": None if memory is None else round(memory),
         "versions": benchmark.versions() | methods.versions(),
         "hardware": benchmark.hardware(),
+        "environment": {n: os.environ[n] for n in ALLOCATOR if n in os.environ},
         "date": benchmark.today(),
     }
 
