@@ -4,10 +4,13 @@ No other file of the project knows a folder or a name below `results/`:
 
     results/mvtec_128px/mvtec-bottle_experts_128px_seed0.json    a run of the benchmark
     results/mvtec_640x256px/mvtec-strip_pca_640x256px_seed0.json     height x width
+    results/peers_256px/mvtec-bottle_PEER_256px_seed0.json       of another package
     results/experiments/map_ablation_mvtec-bottle_256px.json     a record of a script
     results/README.md, results/summary.csv                       the index
 
-A *sweep* is the folder of all runs on one source of images at one size. A *record* is
+A *sweep* is the folder of all runs on one source of images at one size. A *peer* is a
+method of another package, see `benchmarks/peers/`; its runs are kept apart from those
+of the library. A *record* is
 what a script of `benchmarks/` or `tools/` wrote, under the name of the script.
 `tools/index_results.py` writes the index.
 """
@@ -76,6 +79,33 @@ def result_path(
     return Path(folder) / sweep_name(category, size) / file
 
 
+def peers_name(size: int) -> str:
+    """The folder of all runs of other packages at one size: "peers_256px"."""
+    return f"peers_{size}px"
+
+
+def peer_path(
+    folder: str | Path,
+    category: str,
+    method: str,
+    seed: int,
+    size: int,
+    change: str | None = None,
+) -> Path:
+    """File of one run of another package.
+
+    Args:
+        folder: of these runs, such as results/peers_256px.
+        category: such as "mvtec/bottle".
+        method: the name of the peer.
+        seed: of the fit.
+        size: side of the images in px.
+        change: of the images, such as "shift4"; None leaves them as they are.
+    """
+    name = method if change is None else f"{method}_{change}"
+    return Path(folder) / f"{slug(category)}_{name}_{size}px_seed{seed}.json"
+
+
 def record_path(folder: str | Path, group: str, script: str, of: str = "") -> Path:
     """File of a record below the folder of all results.
 
@@ -116,15 +146,27 @@ def read_json(path: str | Path) -> Any:
 def read_runs(folder: str | Path) -> dict[Path, Run]:
     """All runs below `folder` by file: JSON with a category, a method and metrics.
 
-    They are sorted by category, size, method, steps and seed.
+    They are sorted by category, size, method, steps and seed. Runs of other packages
+    are left out, see `read_peers`.
     """
+    return {
+        path: run for path, run in _all_runs(folder).items() if not run.get("package")
+    }
+
+
+def read_peers(folder: str | Path) -> dict[Path, Run]:
+    """The runs of other packages below `folder`, sorted as in `read_runs`."""
+    return {path: run for path, run in _all_runs(folder).items() if run.get("package")}
+
+
+def _all_runs(folder: str | Path) -> dict[Path, Run]:
     found = {path: read_json(path) for path in sorted(Path(folder).rglob("*.json"))}
     runs = {path: made for path, made in found.items() if is_run(made)}
     return dict(sorted(runs.items(), key=lambda item: _order(item[1])))
 
 
 def is_run(made: Any) -> bool:
-    """Whether the contents of a file are those of a run."""
+    """Whether the contents of a file are those of a run, ours or of another package."""
     return isinstance(made, dict) and {"category", "method", "metrics"} <= made.keys()
 
 

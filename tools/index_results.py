@@ -17,7 +17,15 @@ from statistics import mean
 from typing import Any
 
 from ebmbook.results import METRICS, recipe_of, row_name
-from ebmlib.results_files import GROUPS, INDEX, SUMMARY, Run, read_json, read_runs
+from ebmlib.results_files import (
+    GROUPS,
+    INDEX,
+    SUMMARY,
+    Run,
+    read_json,
+    read_peers,
+    read_runs,
+)
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 ABOUT_GROUPS = {
@@ -32,7 +40,8 @@ all runs on the categories of one source at one size, one file for each category
 method and seed: `CATEGORY_METHOD_SIZEpx_seedN.json`, with `METHOD_Nsteps` where the
 steps were asked for. The other folders hold one record for each script.
 `ebmlib/results_files.py` is the one module that knows these names, and `summary.csv`
-has a row for every category, method and size.
+has a row for every category, method and size. Runs of other packages are in folders
+`peers_SIZEpx` and not in `summary.csv`; `benchmarks/peers/README.md` explains them.
 
 A file holds settings, seed, versions, hardware and the command that repeats it. Dates
 are those of the runs; for files older than 2026-11-30, those of the commits.
@@ -79,7 +88,8 @@ def spread(metric: str, values: list[float]) -> dict[str, str]:
 def index(folder: Path) -> str:
     """The text of README.md: what every folder is, by which command, of which day."""
     runs: dict[str, list[Run]] = defaultdict(list)
-    for path, run in read_runs(folder).items():
+    found_runs = {**read_runs(folder), **read_peers(folder)}
+    for path, run in found_runs.items():
         if path.parent.name not in GROUPS:
             runs[path.parent.relative_to(folder).as_posix()].append(run)
     lines = [

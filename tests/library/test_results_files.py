@@ -10,7 +10,10 @@ import pytest
 from ebmlib import results_files
 from ebmlib.results_files import (
     check_writable,
+    peer_path,
+    peers_name,
     read_json,
+    read_peers,
     read_runs,
     record,
     record_path,
@@ -52,6 +55,19 @@ def test_runs_are_found_by_what_they_hold_and_come_in_order(tmp_path):
     found = [(r["category"], r["image_size"]) for r in read_runs(tmp_path).values()]
     assert found == [("a/x", 64), ("a/x", "64x32"), ("a/x", 128), ("b/x", 64)]
     assert read_runs(tmp_path / "nowhere") == {}
+
+
+def test_runs_of_other_packages_are_kept_apart(tmp_path):
+    path = peer_path(peers_name(256), "mvtec/bottle", "anomalib_padim", 0, 256)
+    assert path == Path("peers_256px/mvtec-bottle_anomalib_padim_256px_seed0.json")
+    changed = peer_path("peers", "mvtec/bottle", "padim", 1, 256, "shift4")
+    assert changed.name == "mvtec-bottle_padim_shift4_256px_seed1.json"
+    run = {"category": "a/x", "method": "m", "metrics": {}, "image_size": 64, "seed": 0}
+    write_result(result_path(tmp_path, "a/x", "m", 0, 64), run)
+    other = peer_path(tmp_path / peers_name(64), "a/x", "m", 0, 64)
+    write_result(other, {**run, "package": "anomalib"})
+    assert list(read_runs(tmp_path)) == [result_path(tmp_path, "a/x", "m", 0, 64)]
+    assert list(read_peers(tmp_path)) == [other]
 
 
 def test_a_record_is_found_by_the_name_of_its_script(tmp_path):
