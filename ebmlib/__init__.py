@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ContrastiveDivergence as ContrastiveDivergence,
         Experts as Experts,
         Fields as Fields,
+        LearnedFeatures as LearnedFeatures,
         ScoreMatching as ScoreMatching,
     )
     from ebmlib.scoring import (
@@ -44,6 +45,7 @@ _WHERE = {
     "EnergyDetector": "detector",
     "Experts": "recipes",
     "Fields": "recipes",
+    "LearnedFeatures": "recipes",
     "PatchEnergy": "networks",
     "Prediction": "prediction",
     "ScoreMatching": "recipes",

@@ -50,6 +50,7 @@ from ebmlib.pipeline import AT_ONCE, SCORES, Look, Pipeline
 from ebmlib.prediction import Explanation, Prediction, largest_patches
 from ebmlib.products import ProductOfExperts, ProductOfFields
 from ebmlib.recipes import RECIPES, Recipe, make_recipe, options_of
+from ebmlib.residual import LearnedField
 from ebmlib.runlog import TrainingLog
 from ebmlib.scoring import MAPS, MapStandardizer
 from ebmlib.training import train
@@ -208,7 +209,8 @@ class EnergyDetector(Estimator):
         energy, run = plan.energy.to(device, torch.float32), None
         if plan.objective is not None:
             options = {**plan.training, "seed": self.seed, "device": device, **training}
-            run = train(energy, seen, plan.objective, **options)
+            data = seen if plan.data is None else plan.data
+            run = train(energy, data, plan.objective, **options)
         elif training:
             raise ValueError(
                 f"the recipe {recipe.name!r} trains nothing, so fit has no effect for "
@@ -329,7 +331,7 @@ class EnergyDetector(Estimator):
         (look,) = looks
         one, terms = look.evaluation, {}
         assert one.gradient is not None  # asked for above
-        if isinstance(self.energy_, (ProductOfExperts, ProductOfFields)):
+        if isinstance(self.energy_, (ProductOfExperts, ProductOfFields, LearnedField)):
             with torch.no_grad():
                 terms = self.energy_.terms(one.seen)  # name -> (1, h, w)
         slopes = one.gradient.square().sum(1).sqrt().flatten()

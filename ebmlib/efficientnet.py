@@ -174,7 +174,9 @@ class EfficientNetFeatures(nn.Module):
         found, spacing, place = [], 2, self.stem.reads() - SHIFT
         for i, stage in enumerate(self.stages):
             x = stage(x)
-            for block in stage:
+            for block in stage.modules():
+                if not isinstance(block, Block):
+                    continue
                 place = place + spacing * block.depthwise.reads()
                 spacing *= block.depthwise.stride
             if i in TAPS:

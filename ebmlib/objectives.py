@@ -31,6 +31,7 @@ from ebmlib.losses import (
     refine_negatives,
     restoration_error,
 )
+from ebmlib.random import randn
 from ebmlib.replay import ReplayBuffer
 
 MEASURED_CALLS = 16  # in which `ContrastAndRestoration` measures the stiffness
@@ -193,6 +194,42 @@ class NoiseContrastive:
                 generator=generator,
             )
         return batch[: max(1, round(self.clean * len(batch)))], negatives, masks
+
+
+@dataclass
+class ReferenceContrast:
+    """Noise contrast between the batch and draws of N(0, spread^2 I).
+
+    The density of the noise is known, so the energy learns its own constant: at the
+    minimum E(z) = -log p(z) - F log(2 pi) / 2 for z of F numbers, and log Z is known.
+
+    Source: Gutmann, Hyvarinen (2010), *Noise-contrastive estimation*.
+
+    Attributes:
+        spread: Standard deviation of the noise, > 0.
+
+    Raises:
+        ValueError: `spread` is out of its range.
+    """
+
+    spread: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.spread < math.inf:
+            raise ValueError(f"spread must be positive and finite, got {self.spread}")
+
+    def __call__(
+        self, energy: Energy, batch: Tensor, generator: torch.Generator
+    ) -> LossResult:
+        """Draw as many points of the noise, and learn to tell the two apart."""
+        noise = self.spread * randn(batch.shape, generator, like=batch)
+
+        def log_noise(z: Tensor) -> Tensor:
+            z = z.flatten(1)
+            exponent = z.square().sum(1) / (2 * self.spread**2)
+            return -exponent - z.shape[1] * math.log(self.spread)
+
+        return noise_contrastive(energy, batch, noise, log_noise=log_noise)
 
 
 @dataclass

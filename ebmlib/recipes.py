@@ -20,12 +20,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from ebmlib.backbone import BACKBONES, ResNetFeatures
 from ebmlib.data.augmentation import Augment
 from ebmlib.data.corruption import corrupt, damage
-from ebmlib.efficientnet import LITES, EfficientNetFeatures, packaged_weights
-from ebmlib.energy import device_of
-from ebmlib.features import CosineFeatures, FeatureMap
+from ebmlib.energy import device_of, energies
 from ebmlib.fields import GaussianField, features_of, positions_pay
 from ebmlib.langevin import langevin
 from ebmlib.networks import ConvEnergy, PatchEnergy
@@ -33,21 +30,23 @@ from ebmlib.objectives import (
     ContrastAndRestoration,
     DenoisingScoreMatching,
     PersistentContrastiveDivergence,
+    ReferenceContrast,
 )
 from ebmlib.parzen import ParzenField
+from ebmlib.pretrained import check_features, make_features
 from ebmlib.products import ProductOfExperts, ProductOfFields
 from ebmlib.random import seeded
-from ebmlib.replay import ReplayBuffer, corrupted_images
+from ebmlib.replay import ReplayBuffer, StandardNormal, corrupted_images
+from ebmlib.residual import LearnedField, ResidualEnergy
 from ebmlib.scoring import MAPS
 from ebmlib.training import Objective
-from ebmlib.weights import RANDOM, is_label, weights_label
 
 # Variations of a normal image that leave it normal: for parts that lie still, and for
 # textures and parts that lie in any direction.
 SMALL_POSES = Augment(rotate=6, translate=0.02, border="edge", keep=0.33)
 ANY_POSE = Augment(rotate=180, keep=0.33)
+OBJECTIVES = ("contrastive_divergence", "noise_contrast", "score_matching")
 CORRUPTIONS = {"corrupt": corrupt, "damage": damage}
-COSINE = "cosine"
 FIELDS = ("product", "gaussian", "parzen")
 FIELD_NOISE = 0.22  # granted to every feature, as a share of its spread
 FIELD_RADIUS = 2  # cells around its place where a patch of a still part is looked up
@@ -66,6 +65,7 @@ class Plan:
         map: one of `ebmlib.scoring.MAPS`.
         standardize: mode of `ebmlib.scoring.MapStandardizer`.
         smoothing: Gaussian width of the map, as a share of the image's shorter side.
+        data: what is trained on, if not the images, `(M, *shape)`.
         memorizes: the energy holds patches of the training images, so its maps of them
             say nothing; the statistics of the map come from held-out ones.
     """
@@ -78,6 +78,7 @@ class Plan:
     standardize: str = "global"
     smoothing: float = 1 / 64
     memorizes: bool = False
+    data: Tensor | None = None
 
 
 class Recipe(Protocol):
@@ -382,29 +383,13 @@ class Fields:
 
     def __post_init__(self) -> None:
         _check_counts(memory=self.memory)
-        known = (*LITES, *BACKBONES, COSINE)
-        if self.features not in known:
-            raise ValueError(f"features must be one of {known}, got {self.features!r}")
+        check_features(self.features, self.weights)
         if self.field not in FIELDS:
             raise ValueError(f"field must be one of {FIELDS}, got {self.field!r}")
-        if self.features == COSINE and self.weights is not None:
-            raise ValueError(
-                f"cosine features have no weights, got weights={self.weights!r}; "
-                "leave them out"
-            )
-        if self.features in BACKBONES and self.weights is None:
-            raise ValueError(
-                f"no package ships the weights of {self.features}: give weights=FILE, "
-                f'a state dict of torchvision\'s {self.features}, or weights="random"'
-            )
-        if self.weights is None and self.features in LITES:
-            packaged_weights(self.features)  # refuses a package that is not there
-        elif self.weights not in (None, RANDOM) and not is_label(self.weights):
-            weights_label(self.weights)  # the same for a file
 
     def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
         """See `Recipe.plan`."""
-        features = self._features(images.shape[1], seed)
+        features = make_features(self.features, self.weights, images.shape[1], seed)
         size = (images.shape[-2], images.shape[-1])
         radius = FIELD_RADIUS if aligned else None
         memory = self.memory * (1 if aligned else 64)
@@ -431,25 +416,98 @@ class Fields:
             memorizes=self.field != "gaussian",
         )
 
-    def _features(self, channels: int, seed: int) -> FeatureMap:
-        if self.features == COSINE:
-            return CosineFeatures(channels)
-        if self.features in BACKBONES:
-            if self.weights is None or self.weights == RANDOM:
-                return ResNetFeatures(self.features, channels, seed=seed)
-            options = {"channels": channels, "seed": seed}
-            return ResNetFeatures.from_file(self.weights, self.features, **options)
-        if self.weights == RANDOM:
-            return EfficientNetFeatures(self.features, channels, seed=seed)
-        packaged = f"sha256 {LITES[self.features].sha256[:12]}"
-        if self.weights is None or str(self.weights).endswith(packaged):
-            return EfficientNetFeatures.pretrained(self.features, channels)
-        return EfficientNetFeatures.from_file(self.weights, self.features, channels)
+
+@dataclass(frozen=True)
+class LearnedFeatures:
+    """An energy learned with Langevin chains on pretrained features (chapter 13).
+
+    The features of every patch are whitened by one Gaussian for all places, and
+    E(z) = |z|^2 / 2 + r(z) is learned, see `ebmlib.residual`. The paper's recipe where
+    chains mix: they start at N(0, I) and go on from step to step.
+
+    Args:
+        features: as in `Fields`.
+        weights: as in `Fields`.
+        objective: "contrastive_divergence" with persistent Langevin chains,
+            "noise_contrast" against N(0, I), whose density is known, or
+            "score_matching".
+        steps: training steps of 256 patches.
+        width: of the two hidden layers of r.
+    """
+
+    name: ClassVar[str] = "learned_features"
+    maps: ClassVar[tuple[str, ...]] = MAPS
+    register: ClassVar[bool] = True
+    max_pixels: ClassVar[int] = 2**18
+    double_below: ClassVar[int] = 2**15
+
+    features: str = "efficientnet_lite0"
+    weights: str | Path | None = None
+    objective: str = "contrastive_divergence"
+    steps: int = 600
+    width: int = 128
+
+    def __post_init__(self) -> None:
+        _check_counts(steps=self.steps, width=self.width)
+        check_features(self.features, self.weights)
+        if self.objective not in OBJECTIVES:
+            raise ValueError(
+                f"objective must be one of {OBJECTIVES}, got {self.objective!r}"
+            )
+
+    def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
+        """See `Recipe.plan`."""
+        features = make_features(self.features, self.weights, images.shape[1], seed)
+        size = (images.shape[-2], images.shape[-1])
+        gaussian = GaussianField(features, size, True, FIELD_NOISE, relative=True)
+        gaussian.to(images.device)
+        parts = list(features_of(gaussian, images))
+        gaussian.fit_features(parts)
+        points = [gaussian.whiten(part).movedim(1, -1).flatten(0, 2) for part in parts]
+        data = torch.cat(points)  # (N h w, F)
+
+        def finish(learned: nn.Module, normals: Tensor) -> nn.Module:
+            assert isinstance(learned, ResidualEnergy)  # the one of this plan
+            least = float(energies(learned, data, batch_size=4096).min())
+            return LearnedField(gaussian, learned, least)
+
+        return Plan(
+            ResidualEnergy(data.shape[1], self.width, seed),
+            self._objective(data.shape[1], seed),
+            training={"steps": self.steps, "batch_size": 256, "learning_rate": 1e-3},
+            finish=finish,
+            map="patches",
+            standardize="global",
+            data=data,
+        )
+
+    def _objective(self, count: int, seed: int) -> Objective:
+        if self.objective == "noise_contrast":
+            return ReferenceContrast()
+        if self.objective == "score_matching":
+            return DenoisingScoreMatching((0.2, 0.5))
+        buffer = ReplayBuffer(
+            2048,
+            StandardNormal((count,)),
+            fresh=0.1,
+            exact=True,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        return PersistentContrastiveDivergence(
+            buffer, steps=10, step_size=0.05, bounds=None, penalty=0.01
+        )
 
 
 RECIPES: dict[str, type] = {
     recipe.name: recipe
-    for recipe in (Contrast, Experts, ScoreMatching, ContrastiveDivergence, Fields)
+    for recipe in (
+        Contrast,
+        Experts,
+        ScoreMatching,
+        ContrastiveDivergence,
+        Fields,
+        LearnedFeatures,
+    )
 }
 
 
@@ -481,7 +539,7 @@ def options_of(recipe: Recipe, energy: nn.Module | None = None) -> dict[str, Any
     if not dataclasses.is_dataclass(recipe) or isinstance(recipe, type):
         return {}
     values = dataclasses.asdict(recipe)
-    if energy is not None and isinstance(recipe, Fields):
+    if energy is not None and isinstance(recipe, (Fields, LearnedFeatures)):
         values["weights"] = getattr(energy.features, "weights", None)
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 

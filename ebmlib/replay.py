@@ -22,18 +22,20 @@ class ReplayBuffer:
 
     Chains are stored as uint8, a quarter of the memory, and de-quantized by uniform
     jitter when drawn: (u + U[0, 1)) / 256. So x comes back within 1/256 and without
-    the steps that a network could learn to see. Lies on the CPU.
+    the steps that a network could learn to see. Lies on the CPU. `exact` keeps float32
+    as it is, for chains that are not images, such as features.
 
     Args:
         size: number of chains.
         start: where a new chain starts: start(n, generator) -> (n, *shape) in [0, 1].
         fresh: the chance that a drawn chain is thrown away and begun anew from
             `start`. Adding a little noise to an old chain would not be a new start.
+        exact: store float32 of any value, not uint8.
         generator: fills the buffer. Later draws use the generator of the call, so
             that who owns the generator can save its state and resume exactly.
 
     Attributes:
-        pixels: uint8 (size, *shape).
+        pixels: uint8, or float32 if `exact`, (size, *shape).
         ages: int64 (size,), how many rounds of Langevin each chain has been through
             since its last start.
     """
@@ -44,15 +46,16 @@ class ReplayBuffer:
         start: Start,
         *,
         fresh: float = 0.05,
+        exact: bool = False,
         generator: torch.Generator,
     ):
         check_positive(size=size)
         if not 0 <= fresh <= 1:
             raise ValueError(f"fresh must lie in [0, 1]; got {fresh}")
         check_generator(generator)
-        self.start, self.fresh = start, fresh
+        self.start, self.fresh, self.exact = start, fresh, exact
         counts = [min(256, size - done) for done in range(0, size, 256)]
-        self.pixels = torch.cat([_quantize(start(n, generator)) for n in counts])
+        self.pixels = torch.cat([self._stored(start(n, generator)) for n in counts])
         if len(self.pixels) != size:
             raise ValueError(
                 f"start(n, generator) must return n images: {size} were asked for "
@@ -78,6 +81,8 @@ class ReplayBuffer:
         if len(anew):
             self._store(anew, self.start(len(anew), generator))
             self.ages[anew] = 0
+        if self.exact:
+            return self.pixels[index], index
         levels = self.pixels[index].float()
         jitter = rand(levels.shape, generator, like=_CPU)
         # 16 random bits, so that level + jitter is exact and never rounds a level up.
@@ -90,12 +95,13 @@ class ReplayBuffer:
         self.ages[index.cpu()] += 1
 
     def describe(self) -> dict[str, Any]:
-        """The settings, for comparing two runs: size, fresh, and the start itself.
+        """The settings, for comparing two runs: size, fresh, exact, and the start.
 
         The starts of this file are dataclasses, so that their images and corruptions
         can be compared by content. The chains are not settings; see `state_dict`.
         """
-        return {"size": len(self), "fresh": self.fresh, "start": self.start}
+        settings = {"size": len(self), "fresh": self.fresh, "start": self.start}
+        return settings | ({"exact": True} if self.exact else {})
 
     def state_dict(self) -> dict[str, Tensor]:
         """What changes from call to call, as copies: nothing of it need be cloned."""
@@ -128,7 +134,11 @@ class ReplayBuffer:
                 f"for a buffer of {tuple(self.pixels.shape)}; got "
                 f"{tuple(index.shape)} and {tuple(x.shape)}"
             )
-        self.pixels[index.cpu()] = _quantize(x)
+        self.pixels[index.cpu()] = self._stored(x)
+
+    def _stored(self, x: Tensor) -> Tensor:
+        """Chains as they are kept, on the CPU."""
+        return x.detach().to("cpu", torch.float32) if self.exact else _quantize(x)
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,20 @@ class UniformNoise:
     def __call__(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw (n, *shape)."""
         return rand((n, *self.shape), generator)
+
+
+@dataclass(frozen=True)
+class StandardNormal:
+    """Start from independent N(0, 1), on the generator's device.
+
+    shape: that of one point, such as (F,).
+    """
+
+    shape: tuple[int, ...]
+
+    def __call__(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw (n, *shape)."""
+        return randn((n, *self.shape), generator)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,6 +33,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
             "backbone",
             "efficientnet",
             "weights",
+            "pretrained",
         ),
         *("random", "devices", "torchvision_import", "checkpoint", "results_files"),
         *("arguments", "progress", "global_random", "smoothing"),
@@ -40,7 +41,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
     ),
     2: (
         *("langevin", "replay", "losses", "objectives"),
-        *("scoring", "fields", "parzen", "products", "baselines"),
+        *("scoring", "fields", "parzen", "residual", "products", "baselines"),
     ),
     3: ("training", "guard", "runlog", "state", "fingerprint", "calibration"),
     4: ("recipes", "view"),
