@@ -41,7 +41,8 @@ DETECTORS = {
             Fields(COSINE, field=field, memory=8),
             SIDE,
             false_alarm_rate=0.3,
-            max_pixels=SIDE**2,  # not doubled: faster
+            max_pixels=SIDE**2,  # not doubled, and not registered: faster
+            register=False,
         )
         for field in FIELDS
     },
