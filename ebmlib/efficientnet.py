@@ -174,9 +174,8 @@ class EfficientNetFeatures(nn.Module):
         found, spacing, place = [], 2, self.stem.reads() - SHIFT
         for i, stage in enumerate(self.stages):
             x = stage(x)
-            for block in stage.modules():
-                if not isinstance(block, Block):
-                    continue
+            for block in stage.children():
+                assert isinstance(block, Block)
                 place = place + spacing * block.depthwise.reads()
                 spacing *= block.depthwise.stride
             if i in TAPS:

@@ -34,6 +34,7 @@ IMAGE_SCORES = ("max", "top", "l2", "mean")
 MODES = ("position", "global")
 MAPS = ("gradient", "patches", "weighted", "compressed")
 LEAST_SPREAD = 1e-3  # of map values, as a share of their mean
+LEAST_STD = 1e-12  # of map values where that is 0; their squares then stay finite
 GRADIENT_WEIGHT = 0.25  # of the gradient in "weighted" and "compressed" maps
 
 Standardizer = TypeVar("Standardizer", bound="MapStandardizer")
@@ -328,14 +329,14 @@ def _channel_norm(gradient: Tensor, norm: str) -> Tensor:
 class MapStandardizer:
     """How unusual a map value is, compared with maps of normal training images.
 
-        z = (m - mean) / max(std, floor * median(std), 0.001 |mean of all maps|)
+        z = (m - mean) / max(std, floor * median(std), 0.001 |mean of all maps|, 1e-12)
 
     `mode="position"` estimates mean and std at each pixel, over the training images:
     an edge that is always there no longer has a large value. It fits objects that are
     always in the same place. `mode="global"` uses one mean and one std for all
     positions, which is right for textures and for parts that rotate. The floor: a pixel
     that hardly varied in the training set would turn a harmless change into a huge
-    score. The last bound does the same where all training images are equal.
+    score. The last bounds do the same where all training images are equal.
 
     Args:
         mode: `"position"` or `"global"`.
@@ -374,7 +375,7 @@ class MapStandardizer:
             mean = smooth(maps.mean(0), self.smoothing)
             variance = smooth(maps.var(0), self.smoothing)
         std = variance.sqrt()
-        least = LEAST_SPREAD * maps.mean().abs() + torch.finfo(std.dtype).tiny
+        least = (LEAST_SPREAD * maps.mean().abs()).clamp_min(LEAST_STD)
         least = torch.maximum(least, self.floor * std.median())
         self.mean_, self.std_ = mean, std.clamp_min(least)
         return self

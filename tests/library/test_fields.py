@@ -11,6 +11,7 @@ from torch import nn
 
 from ebmlib.backbone import ResNetFeatures
 from ebmlib.baselines import PositionGaussian
+from ebmlib.efficientnet import EfficientNetFeatures
 from ebmlib.energy import (
     build_energy,
     energy_maps,
@@ -352,7 +353,9 @@ def test_autocast_and_the_default_dtype_change_nothing():
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("features", [CosineFeatures(3, 4), ResNetFeatures(count=10)])
+@pytest.mark.parametrize(
+    "features", [CosineFeatures(3, 4), ResNetFeatures(count=10), EfficientNetFeatures()]
+)
 def test_a_field_is_fitted_and_evaluated_where_it_lies(features, shared, second_device):
     second_device.float64 = False  # as Apple's has none
     images, x = pictures(2 * CHUNK + 1), pictures(3, seed=1)

@@ -116,6 +116,17 @@ def test_standardization_forgives_what_varies_in_training():
     assert rise[:, :4].mean() > 5 * rise[:, 4:].mean()
 
 
+@pytest.mark.parametrize("mode", ["position", "global"])
+def test_standardization_survives_maps_that_are_zero_everywhere(mode):
+    # As those of an energy that holds all training images, which are equal.
+    standardizer = MapStandardizer(mode).fit(torch.zeros(3, 16, 16))
+    assert float(standardizer(torch.zeros(2, 16, 16)).abs().max()) == 0
+    high = standardizer(torch.full((2, 16, 16), 1000.0))
+    for kind in ("max", "top", "l2"):
+        score = image_score(high, kind)
+        assert score.isfinite().all() and float(score.min()) > 1e6
+
+
 def test_standardization_survives_a_pixel_that_never_varied():
     maps = torch.rand(10, 4, 4)
     maps[:, 0, 0] = 1.0
