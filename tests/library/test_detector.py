@@ -3,8 +3,6 @@
 import copy
 import json
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -400,34 +398,3 @@ def test_twelve_bits_are_read_as_the_camera_meant_them(normals, tmp_path):
     assert torch.allclose(told.anomaly_score(tmp_path), expected, rtol=1e-4)
     with pytest.warns(UserWarning, match="bits"):
         new.fit(tmp_path)
-
-
-PEAK = """
-import resource, sys, torch
-from ebmlib.detector import EnergyDetector
-from ebmlib.estimator import NotFittedError
-torch.set_num_threads(1)
-detector = EnergyDetector.load(sys.argv[1])
-found = sum(len(part.scores) for part in detector.stream(sys.argv[2]))
-assert found == int(sys.argv[3])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
-def test_memory_does_not_grow_with_the_number_of_images(detector, tmp_path):
-    """The images of the larger folder take 49 MB, their maps 16 MB."""
-    pytest.importorskip("resource")  # not on Windows
-    detector.save(tmp_path / "detector.safetensors")
-    picture = Image.fromarray(np.full((SIZE, SIZE, 3), 128, np.uint8))
-    peak = {}
-    for count in (64, 4_000):
-        folder = tmp_path / str(count)
-        folder.mkdir()
-        picture.save(folder / "0.png")
-        for i in range(1, count):
-            (folder / f"{i}.png").symlink_to(folder / "0.png")
-        command = [sys.executable, "-c", PEAK, tmp_path / "detector.safetensors"]
-        command += [folder, str(count)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        peak[count] = int(done.stdout) / 1024  # MB
-    assert peak[4_000] < peak[64] + 14, peak
