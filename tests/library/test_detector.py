@@ -197,7 +197,7 @@ def test_as_many_normals_are_kept_as_the_promise_needs(normals):
     """One false alarm in five needs four held-out images, one in ten needs nine."""
     for rate, holdout, kept in ((0.2, 0.1, 4), (0.1, 0.1, 9), (0.2, 0.5, 20)):
         detector = EnergyDetector(
-            Experts(steps=1, **SMALL), SIZE, false_alarm_rate=rate, holdout=holdout
+            Contrast(steps=1, **SMALL), SIZE, false_alarm_rate=rate, holdout=holdout
         ).fit(normals)
         assert len(detector.held_out_) == kept
         scores = detector.anomaly_score(normals[detector.held_out_])
@@ -271,7 +271,7 @@ def stop_at(last):
 
 
 def test_an_interrupted_first_fit_leaves_an_unfitted_detector(normals):
-    detector = EnergyDetector(Experts(steps=20, **SMALL), SIZE, false_alarm_rate=0.2)
+    detector = EnergyDetector(Contrast(steps=20, **SMALL), SIZE, false_alarm_rate=0.2)
     with pytest.raises(KeyboardInterrupt):
         detector.fit(normals, callback=stop_at(5))
     with pytest.raises(NotFittedError):
@@ -279,7 +279,7 @@ def test_an_interrupted_first_fit_leaves_an_unfitted_detector(normals):
 
 
 def test_an_interrupted_second_fit_leaves_the_first(normals):
-    detector = EnergyDetector(Experts(steps=10, **SMALL), SIZE, false_alarm_rate=0.2)
+    detector = EnergyDetector(Contrast(steps=10, **SMALL), SIZE, false_alarm_rate=0.2)
     before = detector.fit(normals).predict(normals)
     weave = torch.rand(30, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     with pytest.raises(KeyboardInterrupt):
