@@ -59,7 +59,7 @@ lint: $(STAMP)
 	$(PY) -m mypy
 
 test: lint
-	OMP_NUM_THREADS=1 $(PYTEST) tests/library
+	OMP_NUM_THREADS=1 $(PYTEST) tests/library tests/processes
 	OMP_NUM_THREADS=1 $(PYTEST) tests/book tests/browser
 	$(PYTEST) --nbval --durations=5 notebooks
 
@@ -67,7 +67,7 @@ lowest: $(STAMP)
 	nice $(PY) tools/lowest_versions.py
 
 coverage: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m coverage run -m pytest -q tests/library
+	OMP_NUM_THREADS=1 $(PY) -m coverage run -m pytest -q tests/library tests/processes
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 

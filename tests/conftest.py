@@ -1,4 +1,4 @@
-"""Settings of all tests, and a marker for each of the three folders."""
+"""Settings of all tests, and a marker for each folder."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def one_thread():
 
 
 def pytest_collection_modifyitems(items):
-    """Mark each test by its folder: `library`, `book` or `browser`."""
+    """Mark each test by its folder: `library`, `processes`, `book` or `browser`."""
     here = Path(__file__).parent
     for item in items:
         if item.path.is_relative_to(here):

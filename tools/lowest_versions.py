@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNNERS = ("pytest", "pytest-xdist")
+TESTS = ["tests/library", "tests/processes"]
 MARK = ".installed"  # the bounds that were installed
 
 
@@ -58,7 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--venv", type=Path, default=ROOT / "build" / "lowest")
     parser.add_argument("--list", action="store_true", help="print the versions alone")
-    parser.add_argument("tests", nargs="*", default=["tests/library"])
+    parser.add_argument("tests", nargs="*", default=TESTS)
     options = parser.parse_args()
     asked = bounds()
     print(*asked, f"Python {sys.version.split()[0]}", sep="\n", flush=True)

@@ -275,7 +275,7 @@ def test_patch_knn_without_brightness_ignores_the_mean_level():
 def test_patch_knn_map_covers_the_whole_image_and_locates_a_square():
     train, test = gray_noise(8, side=34), gray_noise(1, side=34, seed=1)
     test[:, :, 20:30, 4:14] = 1.0
-    found = PatchKNN(smoothing=1).fit(train).anomaly_map(test)[0]
+    found = PatchKNN(smoothing=1, memory=400).fit(train).anomaly_map(test)[0]
     row, column = divmod(int(found.argmax()), 34)
     assert 20 <= row < 30 and 4 <= column < 14
     assert (found > 0).all()

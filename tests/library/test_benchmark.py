@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import shutil
 import sys
 from dataclasses import dataclass, replace
@@ -25,11 +24,6 @@ from ebmlib.sweep import Outcome
 from ebmlib.torchvision_import import torchvision_module
 from ebmlib.weights import weights_label
 
-FIELDS = {
-    *("category", "method", "seed", "image_size", "settings", "metrics", "images"),
-    *("vanished_masks", "seconds", "peak_memory_mb", "versions", "hardware", "command"),
-    *("options", "date"),
-}
 QUICK = {"steps": 2, "false_alarm_rate": 0.4}
 
 
@@ -239,48 +233,6 @@ def own(root: Path, **few) -> Path:
     """A category of one's own in MVTec layout, called felt."""
     few = {"size": 32, "n_train": 8, "n_test": 4, "n_defective": 1} | few
     return synthetic.write(root, "weave", **few).rename(root / "felt")
-
-
-def test_the_command_writes_whole_files_and_repeats_nothing(tmp_path, capsys):
-    words = ["--size", "32", "--seeds", "0", "1", "--out", str(tmp_path)]
-    words += ["--methods", "brightness", "--categories", "synthetic/bolt"]
-    assert benchmark.main(words) == 0
-    (path,) = files(tmp_path)  # a method without randomness runs once
-    result = json.loads(path.read_text())
-    assert set(result) == FIELDS
-    assert str(tmp_path) not in path.read_text()
-    # The lamp gives the bolt away: brightness alone separates good from defective.
-    assert result["metrics"]["image_auroc"] > 0.99
-    before = path.stat().st_mtime_ns
-    assert benchmark.main(words) == 0
-    assert "already there" in capsys.readouterr().out
-    assert path.stat().st_mtime_ns == before
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs psutil there")
-def test_peak_memory_is_that_of_the_cell_not_of_the_process_that_asked(tmp_path):
-    big = torch.ones(100_000_000)  # 400 MB here
-    words = ["--size", "32", "--methods", "pca", "--out", str(tmp_path)]
-    assert benchmark.main(words) == 0 and len(big)
-    (path,) = files(tmp_path)
-    here = benchmark.peak_memory_mb()
-    assert 50 < json.loads(path.read_text())["peak_memory_mb"] < here - 200
-
-
-def test_a_failed_cell_is_reported_and_stops_nothing(tmp_path, capsys):
-    broken = next((own(tmp_path) / "train" / "good").iterdir())
-    broken.write_bytes(b"no image")
-    out = tmp_path / "results"
-    words = ["--size", "32", "--methods", "brightness", "--out", str(out)]
-    words += ["--root", str(tmp_path), "--categories", "mvtec/felt", "synthetic/nut"]
-    assert benchmark.main(words) == 1
-    said = capsys.readouterr().out
-    assert "mvtec-felt_brightness_32px_seed0.json: FAILED: " in said
-    assert broken.name in said
-    assert "1 of 2 failed; the same command tries them again" in said
-    assert [path.name for path in files(out)] == [
-        "synthetic-nut_brightness_32px_seed0.json"
-    ]
 
 
 def refusal(words, capsys):

@@ -2,10 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
-import threading
-import time
 
 import pytest
 import torch
@@ -91,48 +87,6 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         read_checkpoint(path, "other")
     with pytest.raises(FileNotFoundError):
         read_checkpoint(tmp_path / "missing", "test")
-
-
-WRITE_OFTEN = """
-import torch
-from ebmlib.checkpoint import write_checkpoint
-
-def write_often(path, value, times=15):
-    for _ in range(times):
-        write_checkpoint(path, {"a": torch.full((20_000,), value)}, value, "test")
-"""
-
-
-def test_writers_and_readers_of_one_path_never_meet_a_torn_file(tmp_path):
-    """Two threads and another process write the path that this thread reads."""
-    path, failures, tools = tmp_path / "x.safetensors", [], {}
-    exec(WRITE_OFTEN, tools)  # a process of its own imports no more than it needs
-
-    def guarded(value):
-        try:
-            tools["write_often"](path, value)
-        except BaseException as error:
-            failures.append(error)
-
-    other = subprocess.Popen(
-        [sys.executable, "-c", f"{WRITE_OFTEN}\nwrite_often(r'{path}', 3.0)"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    while not path.exists() and other.poll() is None:
-        time.sleep(0.01)  # until it has begun
-    writers = [threading.Thread(target=guarded, args=(v,)) for v in (1.0, 2.0)]
-    for writer in writers:
-        writer.start()
-    found = []
-    while other.poll() is None or any(writer.is_alive() for writer in writers):
-        tensors, value = read_checkpoint(path, "test")
-        assert (tensors["a"] == value).all()  # a torn file would mix the values
-        found.append(value)
-    for writer in writers:
-        writer.join()
-    assert failures == [] and other.returncode == 0
-    assert len(set(found)) > 1  # they did write at the same time
-    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
 
 
 def test_what_a_killed_writer_leaves_does_no_harm(tmp_path, monkeypatch):

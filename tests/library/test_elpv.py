@@ -93,6 +93,20 @@ def test_cells_of_one_module_look_alike_which_is_why_it_is_not_split():
 # ------------------------------------------------------------------------ images
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """Eight cells of each part: reading all takes seconds."""
+
+    def split_of_few(name, split="modules"):
+        whole = split_of(name, split)
+        parts = {
+            part: getattr(whole, part)[:8] for part in ("train", "good", "defective")
+        }
+        return whole._replace(**parts)
+
+    monkeypatch.setattr(elpv, "split_of", split_of_few)
+
+
 @INSTALLED
 def test_images_are_gray_in_order_and_without_masks():
     data = load("elpv/mono", size=12)
@@ -113,7 +127,7 @@ def test_images_are_gray_in_order_and_without_masks():
 
 
 @INSTALLED
-def test_sizes_and_channels_are_those_asked_for():
+def test_sizes_and_channels_are_those_asked_for(few):
     assert load("elpv/mono").image_shape == (1, 128, 128)
     assert load("elpv/mono", size=(6, 10)).image_shape == (1, 6, 10)
     color = load_elpv("mono", 6, channels=3)
@@ -124,7 +138,7 @@ def test_sizes_and_channels_are_those_asked_for():
 
 
 @INSTALLED
-def test_who_needs_masks_is_told_that_there_are_none():
+def test_who_needs_masks_is_told_that_there_are_none(few):
     with pytest.raises(ValueError, match="elpv/mono has no masks, which are needed"):
         load("elpv/mono", size=4, need_masks=True)
     assert load("synthetic/nut", size=32, n_train=4, need_masks=True).has_masks
@@ -215,7 +229,7 @@ def test_a_package_without_its_files_is_refused(tmp_path, monkeypatch):
 
 
 @INSTALLED
-def test_the_benchmark_measures_detection_and_says_what_it_cannot(tmp_path, capsys):
+def test_the_benchmark_measures_detection_and_says_what_it_cannot(few, tmp_path):
     words = ["--categories", "elpv/mono", "--methods", "brightness", "--size", "16x8"]
     asked = benchmark.parser().parse_args([*words, "--out", str(tmp_path)])
     (cell,) = benchmark.cells(asked, "a test")

@@ -1,33 +1,10 @@
-"""Facts about the package: what `import ebmlib` offers, and what it costs."""
+"""Facts about the package: what `import ebmlib` offers."""
 
 import importlib
-import subprocess
-import sys
 
 import pytest
 
 import ebmlib
-
-
-def imported(code: str) -> set[str]:
-    """The modules that a fresh interpreter holds after `code`."""
-    code += "\nimport sys\nprint(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    return set(done.stdout.split())
-
-
-def test_importing_the_package_imports_nothing_else():
-    assert not imported("import ebmlib") & {"torch", "numpy", "scipy", "matplotlib"}
-
-
-def test_the_detector_needs_little_more_than_torch():
-    """Nothing that only draws, measures or downloads is imported for it."""
-    found = imported("from ebmlib import EnergyDetector")
-    heavy = {"matplotlib", "sklearn", "torchvision", "joblib", "pandas", "ebmbook"}
-    assert "torch" in found
-    assert not found & heavy
 
 
 @pytest.mark.parametrize("name", ebmlib.__all__)

@@ -28,7 +28,7 @@ def largest_shift(score, images) -> float:
 
 @pytest.fixture(scope="module")
 def nut():
-    return load("synthetic/nut", size=32, n_train=64, n_test=32, n_defective=0)
+    return load("synthetic/nut", size=32, n_train=40, n_test=16, n_defective=0)
 
 
 def test_a_score_of_brightness_fails_this_test(nut):
@@ -36,7 +36,7 @@ def test_a_score_of_brightness_fails_this_test(nut):
 
 
 def test_the_saved_detector_does_not_follow_the_lamp():
-    normals = load("synthetic/nut", size=64, n_train=1, n_test=32, n_defective=0).test
+    normals = load("synthetic/nut", size=64, n_train=1, n_test=16, n_defective=0).test
     detector = saved_detector()
     assert largest_shift(detector.anomaly_score, normals) < LIMIT
     assert largest_shift(detector.energy_score, normals) < LIMIT / 10
@@ -44,7 +44,7 @@ def test_the_saved_detector_does_not_follow_the_lamp():
 
 @pytest.mark.parametrize("method", RECIPES)
 def test_no_energy_follows_the_lamp(method, nut):
-    steps = STEPS.get(method, 40)
-    settings = benchmark.accepted(method, {"steps": steps, "features": "cosine"})
+    small = {"steps": STEPS.get(method, 20), "width": 8, "features": "cosine"}
+    settings = benchmark.accepted(method, small)
     detector = benchmark.fit(method, nut.train, aligned=True, **settings)
     assert largest_shift(detector.anomaly_score, nut.test) < LIMIT

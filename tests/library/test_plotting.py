@@ -61,22 +61,29 @@ def some_figures():
     yield plotting.training_vitals(LOG)
 
 
-def test_every_function_returns_a_figure_that_is_drawn_and_not_shown():
-    for figure in some_figures():
+@pytest.fixture(scope="module")
+def figures():
+    with plt.rc_context():
+        plotting.use_style()
+        return list(some_figures())
+
+
+def test_every_function_returns_a_figure_that_is_drawn_and_not_shown(figures):
+    for figure in figures:
         assert isinstance(figure, Figure)
         picture = io.BytesIO()
-        figure.savefig(picture, format="png")
+        figure.savefig(picture, format="png", dpi=30)
         assert picture.getvalue()[:4] == b"\x89PNG"
     assert plt.get_fignums() == []  # a notebook cell shows the returned one only
 
 
-def test_text_contrasts_with_the_background_that_the_figure_carries():
+def test_text_contrasts_with_the_background_that_the_figure_carries(figures):
     def luminance(color):  # WCAG 2.1, relative luminance
         c = np.array(to_rgb(color))
         linear = np.where(c <= 0.03928, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
         return linear @ [0.2126, 0.7152, 0.0722]
 
-    for figure in some_figures():
+    for figure in figures:
         paper = figure.get_facecolor()
         assert paper[3] == 1  # opaque: the page behind does not matter
         for text in figure.findobj(matplotlib.text.Text):

@@ -1,5 +1,6 @@
 """Facts about the poses of parts: invariance, inverse, and the three cases."""
 
+import functools
 import math
 
 import pytest
@@ -16,13 +17,19 @@ from ebmlib.view.pose import (
 )
 
 
-def make(name: str, size: int = 64, n_train: int = 24):
-    return synthetic.make(name, size=size, n_train=n_train, n_test=2, n_defective=5)
+@functools.cache
+def make(name: str):
+    return synthetic.make(name, size=96, n_train=24, n_test=1, n_defective=1)
+
+
+@functools.cache
+def layout_of(name: str):
+    return choose_layout(make(name).train)
 
 
 @pytest.fixture(scope="module")
 def bolts():
-    return make("bolt", size=96)
+    return make("bolt")
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +62,8 @@ def test_exposure_does_not_change_the_explained_share(bolts):
 
 @pytest.mark.parametrize("name", ["nut", "bolt", "weave"])
 def test_light_that_all_images_share_is_no_position(name):
-    images, row = make(name, size=96).train, torch.linspace(-1, 1, 96)
-    usual = choose_layout(images)
+    images, row = make(name).train, torch.linspace(-1, 1, 96)
+    usual = layout_of(name)
     vignette = 1 - 0.1 * (row[:, None] ** 2 + row**2)
     for light in (1 - 0.15 * (row + 1), vignette):
         layout = choose_layout(images * light)
@@ -83,7 +90,7 @@ def test_shading_is_what_a_quadratic_surface_can_say():
     [("nut", True, False), ("bolt", True, True), ("weave", False, False)],
 )
 def test_the_three_cases_are_told_from_training_images(name, aligned, framed):
-    layout = choose_layout(make(name, size=96).train)
+    layout = layout_of(name)
     assert (layout.aligned, layout.frame is not None) == (aligned, framed)
     if framed:
         assert layout.explained_in_frame > layout.explained + 0.3
@@ -148,7 +155,7 @@ def test_a_template_of_the_wrong_shape_is_refused():
 
 
 def test_the_detector_rotates_parts_and_maps_back(bolts, tmp_path):
-    detector = EnergyDetector(Experts(steps=2), 96, holdout=0.2, device="cpu")
+    detector = EnergyDetector(Experts(steps=2, width=4), 96, holdout=0.2, device="cpu")
     with pytest.warns(UserWarning, match="held-out"):
         detector.fit(bolts.train)
     view = detector.pipeline_.view

@@ -151,16 +151,21 @@ def nuts():
     return synthetic.make("nut", size=64, n_train=24, n_test=3, n_defective=5)
 
 
-def fitted(nuts, **options) -> EnergyDetector:
+def fitted(data, **options) -> EnergyDetector:
     detector = EnergyDetector(
-        Experts(steps=2), 64, holdout=0.2, device="cpu", **options
+        Experts(steps=2, width=4), 64, holdout=0.2, device="cpu", **options
     )
     with pytest.warns(UserWarning, match="held-out"):
-        return detector.fit(nuts.train)
+        return detector.fit(data.train)
+
+
+@pytest.fixture(scope="module")
+def unregistered(nuts):
+    return fitted(nuts, register=False)
 
 
 def test_the_experts_register_parts_that_lie_still_and_keep_it_in_their_file(
-    nuts, tmp_path
+    nuts, unregistered, tmp_path
 ):
     detector = fitted(nuts)
     assert isinstance(detector.pipeline_.view.frame_, Registration)
@@ -172,7 +177,6 @@ def test_the_experts_register_parts_that_lie_still_and_keep_it_in_their_file(
     # A pixel further right: the same energy, and a map that follows.
     one = nuts.test[:1]
     moved = shifted(one, torch.tensor([[1.0, 0.0]]))
-    unregistered = fitted(nuts, register=False)
     gaps = [
         float((d.energy_score(moved) / d.energy_score(one) - 1).abs())
         for d in (detector, unregistered)
@@ -184,8 +188,8 @@ def test_the_experts_register_parts_that_lie_still_and_keep_it_in_their_file(
     )
 
 
-def test_registration_can_be_left_out_and_is_left_out_elsewhere(nuts):
-    assert fitted(nuts, register=False).pipeline_.view.frame_ is None
+def test_registration_can_be_left_out_and_is_left_out_elsewhere(unregistered):
+    assert unregistered.pipeline_.view.frame_ is None
     assert not Contrast.register
     weave = synthetic.make("weave", size=64, n_train=24, n_test=2, n_defective=5)
     assert fitted(weave).pipeline_.view.frame_ is None
