@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -115,7 +115,8 @@ class GaussianField(nn.Module):
         moments = Moments(self.mean.shape[1:], len(self.mean))
         for part in parts:
             moments.add(_points(part, self.shared))
-        mean, whitener = moments.gaussians(self.noise, self.relative)
+        dtype = self.whitener.dtype
+        mean, whitener = moments.gaussians(self.noise, self.relative, dtype)
         self.mean.copy_(mean.permute(2, 0, 1))
         self.whitener.copy_(whitener)
         return self
@@ -158,7 +159,7 @@ def _points(phi: Tensor, shared: bool) -> Tensor:
 
 
 def positions_pay(
-    phi: Tensor, noise: float, relative: bool = True, cells: int = 64
+    parts: Sequence[Tensor], noise: float, relative: bool = True, cells: int = 64
 ) -> bool:
     """Whether a Gaussian for every place foretells new patches better than one for all.
 
@@ -167,13 +168,15 @@ def positions_pay(
     lie in several poses, leave too little to learn at each place.
 
     Args:
-        phi: features of the training images, (N, F, h, w); N >= 5.
+        parts: features of the training images, (B, F, h, w) each; at least 5 images.
         noise: as in `GaussianField`.
         relative: as in `GaussianField`.
         cells: about how many cells are asked, spread evenly over the grid.
     """
-    step = max(1, round(math.sqrt(phi.shape[2] * phi.shape[3] / cells)))
-    phi = phi[:, :, step // 2 :: step, step // 2 :: step]
+    height, width = parts[0].shape[2:]
+    step = max(1, round(math.sqrt(height * width / cells)))
+    some = slice(step // 2, None, step)
+    phi = torch.cat([part[:, :, some, some] for part in parts])
     count = 4 * len(phi) // 5
     densities = []
     for shared in (False, True):
@@ -259,8 +262,12 @@ class Moments:
         means = self.mean.flatten(0, 1)
         return within.flatten(0, 1).mean(0) + means.var(0, correction=0)
 
-    def gaussians(self, noise: float, relative: bool) -> tuple[Tensor, Tensor]:
-        """Means (h, w, F) and whiteners (h, w, F, F) of `GaussianField`, float64.
+    def gaussians(
+        self, noise: float, relative: bool, dtype: torch.dtype = torch.float64
+    ) -> tuple[Tensor, Tensor]:
+        """Means (h, w, F) and whiteners (h, w, F, F) of `GaussianField`.
+
+        They are computed in float64; the whiteners are returned as `dtype`.
 
         Raises:
             ValueError: the points held NaN or infinite values.
@@ -273,7 +280,7 @@ class Moments:
             variance = self.variance()
             granted *= variance.clamp_min(max(1e-6 * float(variance.max()), 1e-12))
         eye = torch.eye(count, dtype=torch.float64)
-        whitener = torch.empty_like(self._squares)
+        whitener = torch.empty(self._squares.shape, dtype=dtype)
         for i in range(len(whitener)):  # row by row, as copies are large
             sigma = self.covariance(i)
             sigma.diagonal(dim1=-2, dim2=-1).add_(granted)

@@ -133,26 +133,28 @@ class ParzenField(nn.Module):
     @torch.no_grad()
     def fit_features(self, parts: Iterable[Tensor]) -> ParzenField:
         """As `fit`, from the features of the images, parts `(B, F, h, w)` of them."""
-        parts = [part.cpu().permute(2, 3, 0, 1) for part in parts]
-        phi = torch.cat(parts, dim=2)  # (h, w, N, F)
-        if not torch.isfinite(phi).all():
+        parts = [part.cpu() for part in parts]
+        if not all(torch.isfinite(part).all() for part in parts):
             raise ValueError("the features of the images hold NaN or infinite values")
-        scale = phi.flatten(0, 2).std(0, correction=0)
-        scale = scale.clamp_min(max(LEAST_SCALE * float(scale.max()), 1e-12))
-        phi /= scale
+        scale = _spread(parts)
         if self.radius is None:
-            phi = phi.flatten(0, 2)[None]  # (1, all, F)
-            generator = torch.Generator().manual_seed(0)
-            order = randperm(phi.shape[1], generator)[: POOL * self.memory]
-            phi = phi[:, order]
+            points = _pool(parts, POOL * self.memory)[None] / scale  # (1, P, F)
+            chosen, covered = farthest_points(points, min(self.memory, points.shape[1]))
+            bank, furthest = points[:, chosen[0]][None], float(covered.max())
         else:
-            phi = phi.flatten(0, 1)  # (h w, N, F)
-        chosen, covered = farthest_points(phi, min(self.memory, phi.shape[1]))
-        places = self.bank.shape[:2]
-        bank = phi.gather(1, chosen[:, :, None].expand(-1, -1, phi.shape[2]))
-        self.bank = bank.unflatten(0, places).to(self.bank)
+            rows, furthest = [], 0.0
+            for i in range(parts[0].shape[2]):  # row by row: no second copy of them all
+                points = torch.cat([part[:, :, i] for part in parts])  # (N, F, w)
+                points = points.permute(2, 0, 1) / scale  # (w, N, F)
+                count = min(self.memory, points.shape[1])
+                chosen, covered = farthest_points(points, count)
+                index = chosen[:, :, None].expand(-1, -1, points.shape[2])
+                rows.append(points.gather(1, index))
+                furthest = max(furthest, float(covered.max()))
+            bank = torch.stack(rows)
+        self.bank = bank.to(self.bank)
         self.scale.copy_(scale)
-        self.covered.copy_(covered.max())
+        self.covered.fill_(furthest)
         return self
 
     def energy_map(self, x: Tensor) -> Tensor:
@@ -254,6 +256,35 @@ def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """|a_i - b_j|^2, (A, B), by one matrix product; rounding may leave it below 0."""
     products = torch.addmm(b.square().sum(1), a, b.mT, alpha=-2)
     return products + a.square().sum(1, keepdim=True)
+
+
+def _spread(parts: list[Tensor]) -> Tensor:
+    """The standard deviation of every feature over cells and images, floored: (F,)."""
+    count = sum(part[:, 0].numel() for part in parts)
+    totals = [part.sum((0, 2, 3), dtype=torch.float64) for part in parts]
+    mean = torch.stack(totals).sum(0) / count
+    center = mean.to(parts[0].dtype)[:, None, None]
+    squares = [
+        (part - center).square().sum((0, 2, 3), dtype=torch.float64) for part in parts
+    ]
+    scale = (torch.stack(squares).sum(0) / count).sqrt()
+    least = max(LEAST_SCALE * float(scale.max()), 1e-12)
+    return scale.clamp_min(least).to(parts[0].dtype)
+
+
+def _pool(parts: list[Tensor], count: int) -> Tensor:
+    """At most `count` random patches of parts (B, F, h, w): (P, F)."""
+    images = sum(len(part) for part in parts)
+    height, width = parts[0].shape[2:]
+    cells = height * width
+    order = randperm(images * cells, torch.Generator().manual_seed(0))[:count]
+    found, before = [], 0
+    for part in parts:
+        mine = order[(order >= before) & (order < before + len(part) * cells)] - before
+        flat = part.flatten(2)
+        found.append(flat[mine // cells, :, mine % cells])
+        before += len(part) * cells
+    return torch.cat(found)
 
 
 def farthest_points(points: Tensor, count: int) -> tuple[Tensor, Tensor]:

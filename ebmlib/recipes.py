@@ -399,7 +399,7 @@ class Fields:
             parts, device = list(features_of(energy, normals)), device_of(energy)
             if self.field == "parzen":
                 return parzen.to(device).fit_features(parts)
-            everywhere = not aligned or not positions_pay(torch.cat(parts), FIELD_NOISE)
+            everywhere = not aligned or not positions_pay(parts, FIELD_NOISE)
             gaussian = GaussianField(
                 features, size, everywhere, FIELD_NOISE, relative=True
             )

@@ -318,13 +318,13 @@ def test_positions_pay_by_the_log_density_of_the_last_fifth():
             field = GaussianField(features, (64, 64), shared, 0.1, relative=True)
             field.double().fit_features([phi[: 4 * count // 5]])
             densities.append(float(field.log_density(phi[4 * count // 5 :]).mean()))
-        assert positions_pay(phi, 0.1) is (densities[0] > densities[1])
+        assert positions_pay([phi], 0.1) is (densities[0] > densities[1])
 
 
 def test_few_cells_are_asked_where_there_are_many():
     places = 2 * torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(1))
     phi = noisy(60, places).repeat(1, 1, 4, 4)
-    assert positions_pay(phi, 0.1) is positions_pay(phi, 0.1, cells=16) is True
+    assert positions_pay([phi], 0.1) is positions_pay(phi, 0.1, cells=16) is True
 
 
 @pytest.mark.parametrize("shared", [False, True])
