@@ -2,9 +2,9 @@
 
 Every candidate sits the mock exams of `mock_exam.py`: it learns from two thirds of a
 category's training images and is marked on the last third, half of it damaged. The
-rule, written before the first run: the candidate with the highest mean over the exams of
-(image AUROC + pixel AUROC + AU-PRO) / 3; the standing one stays unless another is ahead
-of it by more than .002 in that mean.
+rule, written before the first run: the candidate with the highest mean over the exams
+of (image AUROC + pixel AUROC + AU-PRO) / 3; the standing one stays unless another is
+ahead of it by more than .002 in that mean.
 
     python benchmarks/choose_fields.py --root FOLDER --categories mvtec/bottle
 """
