@@ -49,7 +49,7 @@ from ebmlib.estimator import Estimator
 from ebmlib.pipeline import AT_ONCE, SCORES, Look, Pipeline
 from ebmlib.prediction import Explanation, Prediction, largest_patches
 from ebmlib.products import ProductOfExperts, ProductOfFields
-from ebmlib.recipes import RECIPES, Recipe, make_recipe, options_of
+from ebmlib.recipes import AUTO, RECIPES, Recipe, make_recipe, options_of
 from ebmlib.residual import LearnedField
 from ebmlib.runlog import TrainingLog
 from ebmlib.scoring import MAPS, MapStandardizer
@@ -77,16 +77,19 @@ class EnergyDetector(Estimator):
 
     `fit` makes the energy by a recipe, learns what its map looks like on normal images,
     and sets the thresholds on normal images that training never saw. The default
-    recipe, `"experts"`, is discrimination against synthetic damage times Gaussians of
-    patches. The method of Genc et al. (2021), an energy trained with Langevin chains
-    and localized by its gradient, is the recipe `"contrastive_divergence"` with the map
-    `"gradient"`.
+    recipe is `"fields"`, energies in closed form on the features of a pretrained
+    network, `pip install "ebmlib[features]"`; without them it is `"experts"`, which
+    learns from scratch to tell synthetic damage. The method of Genc et al. (2021), an
+    energy trained with Langevin chains and localized by its gradient, is the recipe
+    `"contrastive_divergence"` with the map `"gradient"`; on pretrained features,
+    `"learned_features"`.
 
     Arguments are never changed; what `fit` finds has names that end in `_`. A `fit`
     that fails or is interrupted leaves the detector as it was.
 
     Args:
         recipe: one of `ebmlib.recipes`, such as `Experts(steps=8000)`, or its name.
+            "auto": "fields" where pretrained weights are installed, else "experts".
         image_size: side in px, or (height, width), to which every image is resized.
         score: the image score. `"energy"` is E(x); `"max"`, `"top"` and `"l2"`
             summarize the standardized map, see `ebmlib.scoring.image_score`.
@@ -119,6 +122,7 @@ class EnergyDetector(Estimator):
         device: "auto" (CUDA, else the CPU), "cpu", "cuda" or "mps".
 
     Attributes:
+        recipe_: the recipe that `fit` followed.
         pipeline_: the `ebmlib.pipeline.Pipeline` from images to scores and maps; it
             holds the energy, the view and the map with its statistics.
         energy_: the pipeline's energy, an `nn.Module` in eval mode.
@@ -130,10 +134,11 @@ class EnergyDetector(Estimator):
         log_: the `ebmlib.runlog.TrainingLog`; None if nothing was trained.
 
     Example:
-        detector = EnergyDetector(image_size=128).fit("parts/normal")
+        detector = EnergyDetector().fit("parts/normal")
         detector.predict("parts/today").anomalous
     """
 
+    recipe_: Recipe
     pipeline_: Pipeline
     energy_: nn.Module
     threshold_: float
@@ -145,8 +150,8 @@ class EnergyDetector(Estimator):
 
     def __init__(
         self,
-        recipe: Recipe | str = "experts",
-        image_size: Size = 128,
+        recipe: Recipe | str = AUTO,
+        image_size: Size = 256,
         *,
         score: str = "max",
         aligned: bool | str = "auto",
@@ -205,19 +210,20 @@ class EnergyDetector(Estimator):
         view = self._new_view(recipe).fit(fitted)
         seen = torch.cat([view(x.to(device)).images for x in fitted.split(AT_ONCE)])
         del fitted
+        shown = training.get("progress", "auto")
         plan = recipe.plan(seen, bool(view.aligned_), self.seed)
         energy, run = plan.energy.to(device, torch.float32), None
         if plan.objective is not None:
             options = {**plan.training, "seed": self.seed, "device": device, **training}
             data = seen if plan.data is None else plan.data
             run = train(energy, data, plan.objective, **options)
-        elif training:
+        elif unused := sorted(training.keys() - {"progress"}):
             raise ValueError(
                 f"the recipe {recipe.name!r} trains nothing, so fit has no effect for "
-                f"{sorted(training)}; leave them out"
+                f"{unused}; leave them out"
             )
         if plan.finish is not None:
-            energy = plan.finish(energy, seen)
+            energy = plan.finish(energy, seen, shown)
         energy.to(device).eval().requires_grad_(False)
         smoothing = self.smoothing
         if smoothing is None:
@@ -232,7 +238,8 @@ class EnergyDetector(Estimator):
             )
         pipeline.fit_map(seen)
         bits = 16 if self.bits is None and source.sixteen_bit else self.bits
-        self._take(pipeline, self._thresholds(pipeline, held_out), kept, run, bits)
+        thresholds = self._thresholds(pipeline, held_out)
+        self._take(recipe, pipeline, thresholds, kept, run, bits)
         return self
 
     def calibrate(self, images: Images) -> EnergyDetector:
@@ -247,7 +254,8 @@ class EnergyDetector(Estimator):
         """
         self.check_fitted()
         thresholds = self._thresholds(self.pipeline_, images)
-        self._take(self.pipeline_, thresholds, None, self.log_, self.bits_)
+        run, bits = self.log_, self.bits_
+        self._take(self.recipe_, self.pipeline_, thresholds, None, run, bits)
         return self
 
     # ------------------------------------------------------------------- looking
@@ -352,7 +360,8 @@ class EnergyDetector(Estimator):
 
     def settings(self) -> dict[str, Any]:
         """The recipe's options and the detector's arguments, with what `fit` found."""
-        recipe, energy = make_recipe(self.recipe), getattr(self, "energy_", None)
+        energy = getattr(self, "energy_", None)
+        recipe = make_recipe(self.recipe) if energy is None else self.recipe_
         found = {"method": recipe.name, **options_of(recipe, energy)}
         found |= {k: v for k, v in self.get_params().items() if k not in _NOT_SETTINGS}
         if energy is not None:
@@ -365,7 +374,7 @@ class EnergyDetector(Estimator):
     def save(self, path: str | Path) -> None:
         """Write one safetensors file: weights, map statistics, settings as JSON."""
         self.check_fitted()
-        recipe = make_recipe(self.recipe)
+        recipe = self.recipe_
         if RECIPES.get(recipe.name) is not type(recipe):
             raise ValueError(
                 f"only detectors with a recipe of ebmlib.recipes can be saved, got "
@@ -432,7 +441,8 @@ class EnergyDetector(Estimator):
         limits = float(header["threshold"]), float(header["pixel_threshold"])
         held_out = tensors.get("calibration.held_out")
         bits = header["bits"]
-        detector._take(pipeline, (*limits, scores), held_out, None, bits)
+        recipe = params["recipe"]
+        detector._take(recipe, pipeline, (*limits, scores), held_out, None, bits)
         return detector
 
     # -------------------------------------------------------------------- details
@@ -548,6 +558,7 @@ class EnergyDetector(Estimator):
 
     def _take(
         self,
+        recipe: Recipe,
         pipeline: Pipeline,
         thresholds: tuple[float, float, Tensor],
         held_out: Tensor | None,
@@ -557,6 +568,7 @@ class EnergyDetector(Estimator):
         """Become what was fitted; nothing before this call changes the detector."""
         threshold, pixel_limit, scores = thresholds
         self._set_fitted(
+            recipe_=recipe,
             pipeline_=pipeline,
             energy_=pipeline.energy,
             threshold_=threshold,

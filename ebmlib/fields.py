@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ebmlib.energy import energy_spec, full_precision, register_energy
 from ebmlib.features import FeatureMap
+from ebmlib.progress import Progress, Show
 
-CHUNK = 32  # images whose features are held at once by `fit`
+CHUNK = 16  # images whose features are held at once by `fit`
 
 
 @register_energy
@@ -206,14 +207,23 @@ def look(field: Any, x: Tensor) -> Tensor:
     return field.features(x)
 
 
-def features_of(field: Any, images: Tensor) -> Iterator[Tensor]:
-    """The features of many images, CHUNK of them at a time, where the field lies."""
+def features_of(field: Any, images: Tensor, progress: Show = False) -> Iterator[Tensor]:
+    """The features of many images, CHUNK of them at a time, where the field lies.
+
+    Args:
+        field: one that is fitted to features.
+        images: (N, C, H, W), anywhere.
+        progress: as in `ebmlib.progress.Progress`.
+    """
     place = next(chain(field.parameters(), field.buffers()))
-    with torch.no_grad():
+    with torch.no_grad(), Progress(len(images), progress, label="features") as bar:
+        done = 0
         for x in images.split(CHUNK):
             x = x.to(device=place.device, dtype=place.dtype)
             with full_precision(x.device):
                 yield look(field, x)
+            done += len(x)
+            bar.update(done)
 
 
 class Moments:

@@ -12,6 +12,7 @@ the attributes of `Recipe`:
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,16 +36,20 @@ from ebmlib.objectives import (
 from ebmlib.parzen import ParzenField
 from ebmlib.pretrained import check_features, make_features
 from ebmlib.products import ProductOfExperts, ProductOfFields
+from ebmlib.progress import Show
 from ebmlib.random import seeded
 from ebmlib.replay import ReplayBuffer, StandardNormal, corrupted_images
 from ebmlib.residual import LearnedField, ResidualEnergy
 from ebmlib.scoring import MAPS
 from ebmlib.training import Objective
 
+logger = logging.getLogger(__name__)
+
 # Variations of a normal image that leave it normal: for parts that lie still, and for
 # textures and parts that lie in any direction.
 SMALL_POSES = Augment(rotate=6, translate=0.02, border="edge", keep=0.33)
 ANY_POSE = Augment(rotate=180, keep=0.33)
+AUTO = "auto"  # the best that can be made of what is installed
 OBJECTIVES = ("contrastive_divergence", "noise_contrast", "score_matching")
 CORRUPTIONS = {"corrupt": corrupt, "damage": damage}
 FIELDS = ("product", "gaussian", "parzen")
@@ -61,7 +66,8 @@ class Plan:
         objective: what `ebmlib.training.train` calls; None: nothing is trained.
         training: options of `ebmlib.training.train`.
         finish: what is made of the trained energy and the normal images, such as a
-            product with a second energy: `finish(energy, images) -> energy`.
+            product with a second energy: `finish(energy, images, progress) -> energy`;
+            `progress` is that of `ebmlib.progress.Progress`.
         map: one of `ebmlib.scoring.MAPS`.
         standardize: mode of `ebmlib.scoring.MapStandardizer`.
         smoothing: Gaussian width of the map, as a share of the image's shorter side.
@@ -73,7 +79,7 @@ class Plan:
     energy: nn.Module
     objective: Objective | None
     training: dict[str, Any] = field(default_factory=dict)
-    finish: Callable[[nn.Module, Tensor], nn.Module] | None = None
+    finish: Callable[[nn.Module, Tensor, Show], nn.Module] | None = None
     map: str = "gradient"
     standardize: str = "global"
     smoothing: float = 1 / 64
@@ -220,7 +226,7 @@ class Experts:
             warmup=5 / 6,
         )
 
-        def finish(energy: nn.Module, normals: Tensor) -> nn.Module:
+        def finish(energy: nn.Module, normals: Tensor, _: Show) -> nn.Module:
             assert isinstance(energy, PatchEnergy)  # the one of the plan
             return ProductOfExperts.from_images(energy, normals, shared=not aligned)
 
@@ -395,8 +401,9 @@ class Fields:
         memory = self.memory * (1 if aligned else 64)
         parzen = ParzenField(features, size, radius, memory)
 
-        def finish(energy: nn.Module, normals: Tensor) -> nn.Module:
-            parts, device = list(features_of(energy, normals)), device_of(energy)
+        def finish(energy: nn.Module, normals: Tensor, progress: Show) -> nn.Module:
+            parts = list(features_of(energy, normals, progress))
+            device = device_of(energy)
             if self.field == "parzen":
                 return parzen.to(device).fit_features(parts)
             everywhere = not aligned or not positions_pay(parts, FIELD_NOISE)
@@ -466,7 +473,7 @@ class LearnedFeatures:
         points = [gaussian.whiten(part).movedim(1, -1).flatten(0, 2) for part in parts]
         data = torch.cat(points)  # (N h w, F)
 
-        def finish(learned: nn.Module, normals: Tensor) -> nn.Module:
+        def finish(learned: nn.Module, normals: Tensor, _: Show) -> nn.Module:
             assert isinstance(learned, ResidualEnergy)  # the one of this plan
             least = float(energies(learned, data, batch_size=4096).min())
             return LearnedField(gaussian, learned, least)
@@ -514,13 +521,28 @@ RECIPES: dict[str, type] = {
 def make_recipe(recipe: Recipe | str) -> Recipe:
     """The recipe itself, or the one of that name with its default options.
 
+    "auto" is `Fields()` where the weights of its features are installed. Where they are
+    not it is `Experts()`, trained from scratch, and the log says at level WARNING what
+    to install.
+
     Raises:
         ValueError: an unknown name.
         TypeError: neither a name nor a recipe.
     """
+    if recipe == AUTO:
+        try:
+            return Fields()
+        except ModuleNotFoundError as error:
+            logger.warning(
+                'recipe="auto" trains "experts" from scratch, which finds less on most '
+                "real parts: %s",
+                error,
+            )
+            return Experts()
     if isinstance(recipe, str):
         if recipe not in RECIPES:
-            raise ValueError(f"recipe must be one of {tuple(RECIPES)}, got {recipe!r}")
+            known = (AUTO, *RECIPES)
+            raise ValueError(f"recipe must be one of {known}, got {recipe!r}")
         return RECIPES[recipe]()
     if isinstance(recipe, type) or not hasattr(recipe, "plan"):
         raise TypeError(

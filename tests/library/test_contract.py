@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from ebmlib.baselines import BASELINES, PatchKNN, PerPixelGaussian
 from ebmlib.detector import EnergyDetector
 from ebmlib.estimator import AnomalyDetector, NotFittedError
-from ebmlib.recipes import COSINE, FIELDS, ContrastiveDivergence, Experts, Fields
+from ebmlib.pretrained import COSINE
+from ebmlib.recipes import FIELDS, ContrastiveDivergence, Experts, Fields
 
 SIDE = 32
 QUICK = {

@@ -12,8 +12,9 @@ from ebmlib.efficientnet import LITES
 from ebmlib.fields import GaussianField
 from ebmlib.parzen import ParzenField
 from ebmlib.pipeline import AT_ONCE
+from ebmlib.pretrained import COSINE
 from ebmlib.products import ProductOfExperts, ProductOfFields
-from ebmlib.recipes import COSINE, FIELDS, Experts, Fields, options_of
+from ebmlib.recipes import FIELDS, Experts, Fields, options_of
 from ebmlib.scoring import map_of
 from ebmlib.torchvision_import import torchvision_module
 from ebmlib.weights import weights_label

