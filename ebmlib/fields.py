@@ -216,12 +216,14 @@ def features_of(field: Any, images: Tensor, progress: Show = False) -> Iterator[
         progress: as in `ebmlib.progress.Progress`.
     """
     place = next(chain(field.parameters(), field.buffers()))
-    with torch.no_grad(), Progress(len(images), progress, label="features") as bar:
-        done = 0
+    done = 0
+    with Progress(len(images), progress, label="features") as bar:
         for x in images.split(CHUNK):
             x = x.to(device=place.device, dtype=place.dtype)
-            with full_precision(x.device):
-                yield look(field, x)
+            # Not around the yield: what is done with the features keeps its own mode.
+            with torch.no_grad(), full_precision(x.device):
+                phi = look(field, x)
+            yield phi
             done += len(x)
             bar.update(done)
 

@@ -20,7 +20,7 @@ from ebmlib.energy import (
     register_energy,
 )
 from ebmlib.features import CosineFeatures
-from ebmlib.fields import CHUNK, GaussianField, Moments, positions_pay
+from ebmlib.fields import CHUNK, GaussianField, Moments, features_of, positions_pay
 
 
 def pictures(count, channels=3, size=(32, 40), seed=0):
@@ -391,3 +391,13 @@ def test_a_field_is_fitted_and_evaluated_where_it_lies(features, shared, second_
 def test_mistakes_get_a_clear_message(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_reading_features_leaves_the_gradient_mode_alone():
+    images = pictures(40)
+    field = unfitted(images)
+    parts = features_of(field, images)
+    next(parts)
+    assert torch.is_grad_enabled()
+    parts.close()
+    assert torch.is_grad_enabled()
