@@ -240,7 +240,7 @@ def evaluate(model: Any, images: Tensor) -> Answer:
         score, maps = model.anomaly_score(images), model.anomaly_map(images)
         return Answer({"score": score}, maps, {})
     found = model.score_all(images)
-    scores = {"score": found["scores"][model.score], **found["scores"]}
+    scores = {"score": found["scores"][model.score_], **found["scores"]}
     parts = {name: found[name] for name in ("gradient", "patches")}
     parts = {name: maps for name, maps in parts.items() if maps is not None}
     scores |= {f"{name}_max": image_score(maps) for name, maps in parts.items()}

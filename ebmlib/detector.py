@@ -91,8 +91,9 @@ class EnergyDetector(Estimator):
         recipe: one of `ebmlib.recipes`, such as `Experts(steps=8000)`, or its name.
             "auto": "fields" where pretrained weights are installed, else "experts".
         image_size: side in px, or (height, width), to which every image is resized.
-        score: the image score. `"energy"` is E(x); `"max"`, `"top"` and `"l2"`
-            summarize the standardized map, see `ebmlib.scoring.image_score`.
+        score: the image score; None: the recipe's. `"energy"` is E(x); `"max"`,
+            `"top"` and `"l2"` summarize the standardized map, see
+            `ebmlib.scoring.image_score`.
         aligned: True if objects always lie in the same place: position then carries
             information. False for textures and for parts that lie in any direction.
             "auto" reads it from the training images, and rotates a part that lies in
@@ -123,6 +124,7 @@ class EnergyDetector(Estimator):
 
     Attributes:
         recipe_: the recipe that `fit` followed.
+        score_: the image score.
         pipeline_: the `ebmlib.pipeline.Pipeline` from images to scores and maps; it
             holds the energy, the view and the map with its statistics.
         energy_: the pipeline's energy, an `nn.Module` in eval mode.
@@ -139,6 +141,7 @@ class EnergyDetector(Estimator):
     """
 
     recipe_: Recipe
+    score_: str
     pipeline_: Pipeline
     energy_: nn.Module
     threshold_: float
@@ -153,7 +156,7 @@ class EnergyDetector(Estimator):
         recipe: Recipe | str = AUTO,
         image_size: Size = 256,
         *,
-        score: str = "max",
+        score: str | None = None,
         aligned: bool | str = "auto",
         map: str | None = None,
         standardize: str | None = None,
@@ -238,7 +241,8 @@ class EnergyDetector(Estimator):
             )
         pipeline.fit_map(seen)
         bits = 16 if self.bits is None and source.sixteen_bit else self.bits
-        thresholds = self._thresholds(pipeline, held_out)
+        kind = self.score or recipe.score
+        thresholds = self._thresholds(pipeline, held_out, kind)
         self._take(recipe, pipeline, thresholds, kept, run, bits)
         return self
 
@@ -253,7 +257,7 @@ class EnergyDetector(Estimator):
             images: as in `fit`, normal ones, at least 1.
         """
         self.check_fitted()
-        thresholds = self._thresholds(self.pipeline_, images)
+        thresholds = self._thresholds(self.pipeline_, images, self.score_)
         run, bits = self.log_, self.bits_
         self._take(self.recipe_, self.pipeline_, thresholds, None, run, bits)
         return self
@@ -266,7 +270,7 @@ class EnergyDetector(Estimator):
 
     def anomaly_score(self, images: Images) -> Tensor:
         """Score of each image `(N,)`, higher for more anomalous, on the CPU."""
-        return torch.cat([look.scores[self.score] for look in self._looks(images)])
+        return torch.cat([look.scores[self.score_] for look in self._looks(images)])
 
     def anomaly_map(self, images: Images) -> Tensor:
         """Standardized map of each image `(N, H, W)`, at image size, on the CPU."""
@@ -343,7 +347,7 @@ class EnergyDetector(Estimator):
             with torch.no_grad():
                 terms = self.energy_.terms(one.seen)  # name -> (1, h, w)
         slopes = one.gradient.square().sum(1).sqrt().flatten()
-        score = look.scores[self.score]
+        score = look.scores[self.score_]
         return Explanation(
             bool(score > self.threshold_),
             float(score),
@@ -367,7 +371,7 @@ class EnergyDetector(Estimator):
         if energy is not None:
             made = self.pipeline_
             found["aligned"], found["map"] = made.view.aligned_, made.map
-            found["smoothing"] = made.smoothing
+            found["smoothing"], found["score"] = made.smoothing, self.score_
             found["standardize"] = made.standardizer.mode
         return found
 
@@ -452,7 +456,7 @@ class EnergyDetector(Estimator):
         check_size(self.image_size)
         choose_device(self.device)
         for name, known in (
-            ("score", SCORES),
+            ("score", (None, *SCORES)),
             ("map", (None, *MAPS)),
             ("standardize", (None, "position", "global")),
             ("pixel_guarantee", GUARANTEES),
@@ -531,7 +535,7 @@ class EnergyDetector(Estimator):
         self, batch: ImageBatch, skipped: list[tuple[str, str]]
     ) -> Prediction:
         look = self.pipeline_(batch.images)
-        scores = look.scores[self.score]
+        scores = look.scores[self.score_]
         return Prediction(
             scores > self.threshold_,
             scores,
@@ -544,11 +548,11 @@ class EnergyDetector(Estimator):
         )
 
     def _thresholds(
-        self, pipeline: Pipeline, normals: Images
+        self, pipeline: Pipeline, normals: Images, kind: str
     ) -> tuple[float, float, Tensor]:
         """Image threshold, pixel threshold and scores of normal images."""
         looks = [pipeline(batch.images) for batch in self._source(normals, pipeline)]
-        scores = torch.cat([look.scores[self.score] for look in looks])
+        scores = torch.cat([look.scores[kind] for look in looks])
         maps = torch.cat([look.maps for look in looks])
         rate = self.false_alarm_rate
         with warnings.catch_warnings():  # one warning of too few images is enough
@@ -569,6 +573,7 @@ class EnergyDetector(Estimator):
         threshold, pixel_limit, scores = thresholds
         self._set_fitted(
             recipe_=recipe,
+            score_=self.score or recipe.score,
             pipeline_=pipeline,
             energy_=pipeline.energy,
             threshold_=threshold,

@@ -14,7 +14,8 @@ from ebmlib.energy import energy_spec, full_precision, register_energy
 from ebmlib.features import FeatureMap
 from ebmlib.progress import Progress, Show
 
-CHUNK = 16  # images whose features are held at once by `fit`
+CHUNK = 16  # images whose features are computed at once by `fit`
+PIXELS_AT_ONCE = 2**19  # of images whose features are computed at once
 
 
 @register_energy
@@ -218,7 +219,8 @@ def features_of(field: Any, images: Tensor, progress: Show = False) -> Iterator[
     place = next(chain(field.parameters(), field.buffers()))
     done = 0
     with Progress(len(images), progress, label="features") as bar:
-        for x in images.split(CHUNK):
+        pixels = images.shape[-2] * images.shape[-1]
+        for x in images.split(max(1, min(CHUNK, PIXELS_AT_ONCE // pixels))):
             x = x.to(device=place.device, dtype=place.dtype)
             # Not around the yield: what is done with the features keeps its own mode.
             with torch.no_grad(), full_precision(x.device):

@@ -22,6 +22,7 @@ from ebmlib.scoring import (
     MapStandardizer,
     evaluate,
     image_score,
+    images_at_once,
     map_of,
 )
 from ebmlib.view import View
@@ -148,7 +149,22 @@ class Pipeline:
         )
 
     def _evaluate(self, seen: Tensor, gradient: bool = False) -> Evaluation:
-        return evaluate(self.energy, seen, gradient=gradient or self.map != "patches")
+        """`evaluate`, so many images at once that memory stays bounded."""
+        gradient = gradient or self.map != "patches"
+        parts = [
+            evaluate(self.energy, x, gradient=gradient)
+            for x in seen.split(images_at_once(seen))
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        energy, slopes, patches, _, images = zip(*parts, strict=True)
+        return Evaluation(
+            torch.cat(energy),
+            None if slopes[0] is None else torch.cat(slopes),
+            None if patches[0] is None else torch.cat(patches),
+            parts[0].stride,
+            torch.cat(images),
+        )
 
     def _back(
         self, maps: Tensor, poses: Tensor | None, images: Tensor, outside: float

@@ -161,17 +161,15 @@ class ProductOfExperts(nn.Module):
 
 @register_energy
 class ProductOfFields(nn.Module):
-    """A Gaussian field times a Parzen field on the same features, with heavy tails.
+    """A Gaussian field times a Parzen field on the same features: energies add.
 
-        e_p(x) = log(1 + 2 g_p(x) / F) + log(1 + 2 n_p(x) / F)
-        E(x)   = sum_p e_p(x)
+        e_p(x) = g_p(x) + n_p(x),   E(x) = sum_p e_p(x)
 
     g_p: patch energy of the Gaussian field, F / 2 on average for patches like those it
     was fitted to; n_p: that of the Parzen field, F / 2 where the nearest stored patch
-    is one spread away in every feature. Each factor of the density is (1 + d^2 / F)^-1,
-    a Student-t expert (Welling, Hinton, Osindero, NeurIPS 2003): a patch that is ten
-    times as far counts by its order of magnitude, so one expert cannot outvote the
-    other. Features are computed once for both.
+    is one spread away in every feature. The Gaussian knows which directions never vary,
+    the stored patches know what is normal in several ways. Features are computed once
+    for both.
 
     Args:
         gaussian: the first expert.
@@ -220,10 +218,9 @@ class ProductOfFields(nn.Module):
         """The two terms of `energy_map` by name, which add up to it: (B, h, w) each."""
         with full_precision(x.device):
             phi = look(self, x)
-            scale = 2 / phi.shape[1]
             return {
-                "gaussian": (scale * self.gaussian.cell_energies(phi)).log1p(),
-                "parzen": (scale * self.parzen.cell_energies(phi)).log1p(),
+                "gaussian": self.gaussian.cell_energies(phi),
+                "parzen": self.parzen.cell_energies(phi),
             }
 
     def energy_map(self, x: Tensor) -> Tensor:

@@ -97,6 +97,7 @@ class Recipe(Protocol):
             moved there to the pixel.
         max_pixels: as in `ebmlib.view.View`, what the energy looks at, at most.
         double_below: as there, which views are enlarged.
+        score: the image score, one of `ebmlib.pipeline.SCORES`.
     """
 
     name: ClassVar[str]
@@ -104,6 +105,7 @@ class Recipe(Protocol):
     register: ClassVar[bool]
     max_pixels: ClassVar[int]
     double_below: ClassVar[int]
+    score: ClassVar[str]
 
     def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
         """The plan for images `(N, C, H, W)` as the energy sees them.
@@ -137,6 +139,7 @@ class Contrast:
     register: ClassVar[bool] = False
     max_pixels: ClassVar[int] = 2**15
     double_below: ClassVar[int] = 0
+    score: ClassVar[str] = "max"
 
     steps: int = 3000
     width: int = 32
@@ -208,6 +211,7 @@ class Experts:
     register: ClassVar[bool] = True
     max_pixels: ClassVar[int] = 2**15
     double_below: ClassVar[int] = 0
+    score: ClassVar[str] = "max"
 
     steps: int = 3000
     width: int = 32
@@ -248,6 +252,7 @@ class ScoreMatching:
     register: ClassVar[bool] = False
     max_pixels: ClassVar[int] = 2**15
     double_below: ClassVar[int] = 0
+    score: ClassVar[str] = "max"
 
     steps: int = 800
     sigmas: tuple[float, ...] = (0.05, 0.1, 0.2)
@@ -295,6 +300,7 @@ class ContrastiveDivergence:
     register: ClassVar[bool] = False
     max_pixels: ClassVar[int] = 2**15
     double_below: ClassVar[int] = 0
+    score: ClassVar[str] = "max"
 
     steps: int = 500
     width: int = 16
@@ -357,8 +363,8 @@ class Fields:
     """Energies in closed form on the features of a pretrained network (chapter 13).
 
     A Gaussian for every patch (`ebmlib.fields.GaussianField`) times a Parzen window
-    over stored patches (`ebmlib.parzen.ParzenField`), as products of Student-t experts
-    (`ebmlib.products.ProductOfFields`). Nothing is trained: `fit` takes a minute or two
+    over stored patches (`ebmlib.parzen.ParzenField`), so their energies add, see
+    `ebmlib.products.ProductOfFields`. Nothing is trained: `fit` takes a minute or two
     on two cores for 300 images of 256 px. Parts that lie still are looked up near their
     place, others anywhere. Whether every place has a Gaussian of its own is decided by
     the density of held-out training patches, see `ebmlib.fields.positions_pay`.
@@ -381,6 +387,7 @@ class Fields:
     register: ClassVar[bool] = True
     max_pixels: ClassVar[int] = 2**18
     double_below: ClassVar[int] = 2**15
+    score: ClassVar[str] = "top"
 
     features: str = "efficientnet_lite0"
     weights: str | Path | None = None
@@ -447,6 +454,7 @@ class LearnedFeatures:
     register: ClassVar[bool] = True
     max_pixels: ClassVar[int] = 2**18
     double_below: ClassVar[int] = 2**15
+    score: ClassVar[str] = "top"
 
     features: str = "efficientnet_lite0"
     weights: str | Path | None = None

@@ -132,7 +132,7 @@ def test_a_detector_prepares_the_test_images_once(nut):
     model.anomaly_score = model.anomaly_map = None
     found = benchmark.evaluate(model, nut.test)
     assert calls == [len(nut.test)]
-    assert torch.equal(found.scores["score"], expected.scores[model.score])
+    assert torch.equal(found.scores["score"], expected.scores[model.score_])
     assert found.scores.keys() == expected.scores.keys()
     assert torch.equal(found.maps, expected.maps)
 

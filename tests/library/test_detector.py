@@ -66,13 +66,13 @@ def test_prediction_is_made_of_the_named_scores_and_the_threshold(detector, norm
     found = detector.predict(normals)
     assert torch.equal(found.scores, detector.anomaly_score(normals))
     assert torch.equal(found.maps, detector.anomaly_map(normals))
-    assert torch.equal(found.scores, image_score(found.maps, detector.score))
+    assert torch.equal(found.scores, image_score(found.maps, detector.score_))
     assert torch.equal(found.anomalous, found.scores > detector.threshold_)
     assert torch.equal(found.masks, found.maps > detector.pixel_threshold_)
     everything = detector.score_all(normals)
     named = everything["scores"]
     assert torch.equal(named["energy"], detector.energy_score(normals))
-    assert torch.equal(named[detector.score], found.scores)
+    assert torch.equal(named[detector.score_], found.scores)
     assert torch.equal(everything["map"], found.maps)
     seen = detector.pipeline_.view(normals).images
     plain = gradient_map(detector.energy_, seen, smoothing=detector.pipeline_.smoothing)
