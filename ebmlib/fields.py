@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ebmlib.energy import energy_spec, full_precision, register_energy
+from ebmlib.energy import (
+    energy_spec,
+    full_precision,
+    images_at_once,
+    register_energy,
+)
 from ebmlib.features import FeatureMap
 from ebmlib.progress import Progress, Show
-
-CHUNK = 16  # images whose features are computed at once by `fit`
-PIXELS_AT_ONCE = 2**19  # of images whose features are computed at once
 
 
 @register_energy
@@ -99,7 +101,7 @@ class GaussianField(nn.Module):
     def fit(self, images: Tensor) -> GaussianField:
         """Estimate mean and covariance of every cell from images (N, C, H, W); N >= 2.
 
-        The features are computed where the module lies, CHUNK images at a time; means
+        The features are computed where the module lies, some images at a time; means
         and covariances are accumulated on the CPU in float64, which not every device
         has. Memory does not grow with N: F^2 numbers per cell, and one chunk.
 
@@ -170,7 +172,8 @@ def positions_pay(
     lie in several poses, leave too little to learn at each place.
 
     Args:
-        parts: features of the training images, (B, F, h, w) each; at least 5 images.
+        parts: features of the training images, (B, F, h, w) each. With fewer than
+            three images the answer is no.
         noise: as in `GaussianField`.
         relative: as in `GaussianField`.
         cells: about how many cells are asked, spread evenly over the grid.
@@ -180,6 +183,8 @@ def positions_pay(
     some = slice(step // 2, None, step)
     phi = torch.cat([part[:, :, some, some] for part in parts])
     count = 4 * len(phi) // 5
+    if count < 2:  # no covariance
+        return False
     densities = []
     for shared in (False, True):
         learned = _points(phi[:count], shared)
@@ -209,7 +214,7 @@ def look(field: Any, x: Tensor) -> Tensor:
 
 
 def features_of(field: Any, images: Tensor, progress: Show = False) -> Iterator[Tensor]:
-    """The features of many images, CHUNK of them at a time, where the field lies.
+    """The features of many images, where the field lies, some images at a time.
 
     Args:
         field: one that is fitted to features.
@@ -219,8 +224,7 @@ def features_of(field: Any, images: Tensor, progress: Show = False) -> Iterator[
     place = next(chain(field.parameters(), field.buffers()))
     done = 0
     with Progress(len(images), progress, label="features") as bar:
-        pixels = images.shape[-2] * images.shape[-1]
-        for x in images.split(max(1, min(CHUNK, PIXELS_AT_ONCE // pixels))):
+        for x in images.split(images_at_once(images)):
             x = x.to(device=place.device, dtype=place.dtype)
             # Not around the yield: what is done with the features keeps its own mode.
             with torch.no_grad(), full_precision(x.device):

@@ -9,12 +9,13 @@ from ebmlib.backbone import ResNetFeatures, load_weights
 from ebmlib.data import load
 from ebmlib.detector import EnergyDetector
 from ebmlib.efficientnet import LITES
+from ebmlib.feature_recipes import FIELDS
 from ebmlib.fields import GaussianField
 from ebmlib.parzen import ParzenField
 from ebmlib.pipeline import AT_ONCE
 from ebmlib.pretrained import COSINE
 from ebmlib.products import ProductOfExperts, ProductOfFields
-from ebmlib.recipes import FIELDS, Experts, Fields, options_of
+from ebmlib.recipes import Experts, Fields, options_of
 from ebmlib.scoring import map_of
 from ebmlib.torchvision_import import torchvision_module
 from ebmlib.weights import weights_label
@@ -272,3 +273,12 @@ def test_what_holds_training_patches_learns_its_map_from_held_out_images(
     if field == "parzen":
         own = pipeline.view(nut.train[~held]).images
         assert float(pipeline.energy.energy_map(own).max()) < 1e-2
+
+
+@pytest.mark.parametrize("aligned", [True, False, "auto"])
+@pytest.mark.parametrize("field", FIELDS)
+def test_four_images_are_enough(field, aligned, nut):
+    detector = EnergyDetector(Fields(COSINE, field=field), 32, aligned=aligned)
+    with pytest.warns(UserWarning, match="held-out normal images cannot guarantee"):
+        detector.fit(nut.train[:4])
+    assert torch.isfinite(detector.predict(nut.test[:3]).scores).all()

@@ -13,6 +13,7 @@ from ebmlib.backbone import ResNetFeatures
 from ebmlib.baselines import PositionGaussian
 from ebmlib.efficientnet import EfficientNetFeatures
 from ebmlib.energy import (
+    IMAGES_AT_ONCE,
     build_energy,
     energy_maps,
     energy_spec,
@@ -20,7 +21,7 @@ from ebmlib.energy import (
     register_energy,
 )
 from ebmlib.features import CosineFeatures
-from ebmlib.fields import CHUNK, GaussianField, Moments, features_of, positions_pay
+from ebmlib.fields import GaussianField, Moments, features_of, positions_pay
 
 
 def pictures(count, channels=3, size=(32, 40), seed=0):
@@ -61,7 +62,7 @@ class MeanOfCells(nn.Module):
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_energy_is_half_the_squared_mahalanobis_distance(shared):
     images, x = pictures(70), pictures(3, seed=1)  # more than two chunks
-    assert len(images) > 2 * CHUNK
+    assert len(images) > 2 * IMAGES_AT_ONCE
     field = fitted(images, shared=shared, frequencies=4)
     phi, other = field.features(images).double(), field.features(x)[:, :, 3, 5]
     phi = phi.movedim(1, -1).flatten(0, 2) if shared else phi[:, :, 3, 5]
@@ -89,7 +90,7 @@ def test_moments_of_parts_are_those_of_the_whole():
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_fitted_in_parts_is_fitted_in_one_piece(shared):
-    images = pictures(2 * CHUNK + 3).double()
+    images = pictures(2 * IMAGES_AT_ONCE + 3).double()
     field = unfitted(images, shared=shared, frequencies=3).double().fit(images)
     phi = field.features(images).permute(2, 3, 0, 1)
     phi = phi.reshape(1, 1, -1, phi.shape[-1]) if shared else phi
@@ -102,11 +103,11 @@ def test_fitted_in_parts_is_fitted_in_one_piece(shared):
 
 
 def test_fit_looks_at_a_bounded_number_of_images_at_once():
-    seen, images = [], pictures(3 * CHUNK + 5)
+    seen, images = [], pictures(3 * IMAGES_AT_ONCE + 5)
     field = unfitted(images)
     field.features.register_forward_hook(lambda m, x, out: seen.append(len(out)))
     field.fit(images)
-    assert max(seen) <= CHUNK and sum(seen) == len(images)
+    assert max(seen) <= IMAGES_AT_ONCE and sum(seen) == len(images)
 
 
 def test_a_second_fit_is_that_of_a_fresh_field():
@@ -358,7 +359,7 @@ def test_autocast_and_the_default_dtype_change_nothing():
 )
 def test_a_field_is_fitted_and_evaluated_where_it_lies(features, shared, second_device):
     second_device.float64 = False  # as Apple's has none
-    images, x = pictures(2 * CHUNK + 1), pictures(3, seed=1)
+    images, x = pictures(2 * IMAGES_AT_ONCE + 1), pictures(3, seed=1)
     here = GaussianField(features, (32, 40), shared)
     there = second_device(copy.deepcopy(here))
     here.fit(images)
@@ -401,3 +402,10 @@ def test_reading_features_leaves_the_gradient_mode_alone():
     assert torch.is_grad_enabled()
     parts.close()
     assert torch.is_grad_enabled()
+
+
+def test_no_positions_pay_where_one_covariance_has_no_images():
+    places = 2 * torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(1))
+    for count in (1, 2, 3, 4):
+        assert positions_pay([noisy(count, places)], 0.1) in (True, False)
+    assert positions_pay([noisy(2, places)], 0.1) is False
