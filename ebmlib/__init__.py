@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from ebmlib.data import Category as Category, load as load
     from ebmlib.detector import EnergyDetector as EnergyDetector
     from ebmlib.energy import energies as energies, input_gradient as input_gradient
+    from ebmlib.feature_recipes import (
+        Fields as Fields,
+        LearnedFeatures as LearnedFeatures,
+    )
     from ebmlib.networks import ConvEnergy as ConvEnergy, PatchEnergy as PatchEnergy
     from ebmlib.prediction import Prediction as Prediction
     from ebmlib.recipes import (
         Contrast as Contrast,
         ContrastiveDivergence as ContrastiveDivergence,
         Experts as Experts,
-        Fields as Fields,
-        LearnedFeatures as LearnedFeatures,
         ScoreMatching as ScoreMatching,
     )
     from ebmlib.scoring import (
@@ -44,8 +46,8 @@ _WHERE = {
     "ConvEnergy": "networks",
     "EnergyDetector": "detector",
     "Experts": "recipes",
-    "Fields": "recipes",
-    "LearnedFeatures": "recipes",
+    "Fields": "feature_recipes",
+    "LearnedFeatures": "feature_recipes",
     "PatchEnergy": "networks",
     "Prediction": "prediction",
     "ScoreMatching": "recipes",

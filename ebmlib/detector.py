@@ -47,10 +47,9 @@ from ebmlib.data.resizing import Size, check_size
 from ebmlib.devices import choose_device
 from ebmlib.estimator import Estimator
 from ebmlib.pipeline import AT_ONCE, SCORES, Look, Pipeline
+from ebmlib.plan import Recipe
 from ebmlib.prediction import Explanation, Prediction, largest_patches
-from ebmlib.products import ProductOfExperts, ProductOfFields
-from ebmlib.recipes import AUTO, RECIPES, Recipe, make_recipe, options_of
-from ebmlib.residual import LearnedField
+from ebmlib.recipes import AUTO, RECIPES, make_recipe, options_of
 from ebmlib.runlog import TrainingLog
 from ebmlib.scoring import MAPS, MapStandardizer
 from ebmlib.training import train
@@ -202,8 +201,8 @@ class EnergyDetector(Estimator):
                 contradict each other.
             TrainingDiverged: the training could not be kept stable.
         """
-        self._check_arguments()  # set_params may have changed them
-        recipe, device = make_recipe(self.recipe), choose_device(self.device)
+        recipe = self._check_arguments()  # set_params may have changed them
+        device = choose_device(self.device)
         _check_options(training)
         source = ImageStream(images, size=self.image_size, bits=self.bits)
         normals = source.read().images
@@ -343,9 +342,10 @@ class EnergyDetector(Estimator):
         (look,) = looks
         one, terms = look.evaluation, {}
         assert one.gradient is not None  # asked for above
-        if isinstance(self.energy_, (ProductOfExperts, ProductOfFields, LearnedField)):
+        terms_of = getattr(self.energy_, "terms", None)  # of an energy that is a sum
+        if terms_of is not None:
             with torch.no_grad():
-                terms = self.energy_.terms(one.seen)  # name -> (1, h, w)
+                terms = terms_of(one.seen)  # name -> (1, h, w)
         slopes = one.gradient.square().sum(1).sqrt().flatten()
         score = look.scores[self.score_]
         return Explanation(
@@ -451,7 +451,8 @@ class EnergyDetector(Estimator):
 
     # -------------------------------------------------------------------- details
 
-    def _check_arguments(self) -> None:
+    def _check_arguments(self) -> Recipe:
+        """The recipe that the arguments name; they are refused if any is wrong."""
         recipe = make_recipe(self.recipe)
         check_size(self.image_size)
         choose_device(self.device)
@@ -484,6 +485,7 @@ class EnergyDetector(Estimator):
                 f"seed must be a whole number from 0 to 2^63 - 1, got {self.seed!r}"
             )
         self._new_view(recipe)  # refuses its own arguments
+        return recipe
 
     def _new_view(self, recipe: Recipe) -> View:
         most = recipe.max_pixels if self.max_pixels is None else self.max_pixels

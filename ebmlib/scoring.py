@@ -35,7 +35,6 @@ MODES = ("position", "global")
 MAPS = ("gradient", "patches", "weighted", "compressed")
 LEAST_SPREAD = 1e-3  # of map values, as a share of their mean
 LEAST_STD = 1e-12  # of map values where that is 0; their squares then stay finite
-PIXELS_AT_ONCE = 2**19  # that one pass takes
 GRADIENT_WEIGHT = 0.25  # of the gradient in "weighted" and "compressed" maps
 
 Standardizer = TypeVar("Standardizer", bound="MapStandardizer")
@@ -83,14 +82,6 @@ def evaluate(energy: Energy, x: Tensor, *, gradient: bool = True) -> Evaluation:
         value, slope = value_and_gradient(total, x)
     patches = kept[-1].detach()
     return Evaluation(value, slope, patches, _stride(energy, x, patches), x)
-
-
-def images_at_once(images: Tensor) -> int:
-    """How many images of this size one pass takes, so that memory stays bounded.
-
-    32 images of 128 x 128 px, fewer larger ones, never more than 32.
-    """
-    return max(1, min(32, PIXELS_AT_ONCE // (images.shape[-2] * images.shape[-1])))
 
 
 def map_of(

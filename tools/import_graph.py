@@ -44,7 +44,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         *("scoring", "fields", "parzen", "residual", "products", "baselines"),
     ),
     3: ("training", "guard", "runlog", "state", "fingerprint", "calibration"),
-    4: ("recipes", "view"),
+    4: ("plan", "feature_recipes", "recipes", "view"),
     5: ("detector", "pipeline", "prediction"),
     6: ("benchmark", "sweep", "cli", "report", "export"),
 }

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from ebmlib.baselines import BASELINES, PatchKNN, PerPixelGaussian
 from ebmlib.detector import EnergyDetector
 from ebmlib.estimator import AnomalyDetector, NotFittedError
+from ebmlib.feature_recipes import FIELDS
 from ebmlib.pretrained import COSINE
-from ebmlib.recipes import FIELDS, ContrastiveDivergence, Experts, Fields
+from ebmlib.recipes import ContrastiveDivergence, Experts, Fields
 
 SIDE = 32
 QUICK = {

@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from ebmlib.energy import (
+    IMAGES_AT_ONCE,
     build_energy,
     energy_maps,
     energy_spec,
@@ -18,7 +19,6 @@ from ebmlib.energy import (
     register_energy,
 )
 from ebmlib.features import CosineFeatures
-from ebmlib.fields import CHUNK
 from ebmlib.parzen import BLOCK, ParzenField, farthest_points
 
 SIZE, GRID = (24, 40), (6, 10)  # more than one block of cells, and no whole number
@@ -240,7 +240,7 @@ def test_a_feature_that_never_varied_stays_finite():
 
 
 def test_features_in_parts_are_those_of_the_images_and_stay_as_they_were():
-    images = pictures(CHUNK + 3)
+    images = pictures(IMAGES_AT_ONCE + 3)
     field = fitted(images, 1, 5)
     phi = field.features(images)
     before = phi.clone()
@@ -254,8 +254,8 @@ def test_features_in_parts_are_those_of_the_images_and_stay_as_they_were():
 def test_fit_looks_at_a_bounded_number_of_images_at_once():
     seen, field = [], unfitted(1, 3)
     field.features.register_forward_hook(lambda m, x, out: seen.append(len(out)))
-    field.fit(pictures(2 * CHUNK + 5))
-    assert max(seen) <= CHUNK and sum(seen) == 2 * CHUNK + 5
+    field.fit(pictures(2 * IMAGES_AT_ONCE + 5))
+    assert max(seen) <= IMAGES_AT_ONCE and sum(seen) == 2 * IMAGES_AT_ONCE + 5
 
 
 @pytest.mark.parametrize("radius", [None, 1])
@@ -358,7 +358,7 @@ def test_a_field_is_fitted_and_evaluated_where_it_lies(
     radius, bandwidth, second_device
 ):
     second_device.float64 = False  # as Apple's has none
-    images, x = pictures(CHUNK + 1), pictures(2, seed=1)
+    images, x = pictures(IMAGES_AT_ONCE + 1), pictures(2, seed=1)
     here = unfitted(radius, 5, bandwidth)
     there = second_device(copy.deepcopy(here))
     here.fit(images)
