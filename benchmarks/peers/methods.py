@@ -17,6 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ebmlib.efficientnet import packaged_weights
+from ebmlib.torchvision_import import torchvision_module
+
 BATCH = 32  # images; anomalib's default
 
 
@@ -90,7 +93,7 @@ def _prepared(size: int, layers: tuple[str, ...]) -> dict[str, Any]:
 def _recorded(layers: tuple[str, ...], **own: Any) -> dict[str, Any]:
     return {
         "backbone": lite0.NAME,
-        "weights": lite0.weights_file().name,
+        "weights": packaged_weights().name,
         "layers": list(layers),
         "strides": [lite0.STRIDES[layer] for layer in layers],
         "batch": BATCH,
@@ -172,7 +175,7 @@ METHODS: dict[str, Callable[[int], Peer]] = {
 
 def prepare() -> None:
     """Import what the methods need, before anything is timed."""
-    lite0.import_torchvision()
+    torchvision_module("transforms", "anomalib")
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("anomalib").setLevel(logging.ERROR)
     import anomalib.models  # noqa: F401
