@@ -39,6 +39,7 @@ from ebmlib.metrics import (
     au_pro,
     bootstrap_interval,
     image_auroc,
+    paired_interval,
     pixel_auroc,
     to_numpy,
 )
@@ -301,6 +302,10 @@ def measure(answer: Answer, category: Category) -> dict[str, Any]:
         result[name], result[f"{name}_interval"] = value, interval
     if answer.parts:
         result["maps"] = {n: measure_map(m, category) for n, m in answer.parts.items()}
+        if len(answer.parts) == 2:
+            result["gradient_minus_patches"] = measure_difference(
+                answer.parts["gradient"], answer.parts["patches"], category
+            )
     if not (both and category.has_masks):
         try:
             result["notes"] = unmeasured(category.kinds, category.has_masks)
@@ -321,11 +326,47 @@ def measure_map(maps: Tensor, category: Category) -> dict[str, float]:
     return found
 
 
+def measure_difference(
+    first: Tensor, second: Tensor, category: Category
+) -> dict[str, list[float]]:
+    """What one map reaches more than another, by every metric: [value, low, high].
+
+    The interval is paired, see `ebmlib.metrics.paired_interval`.
+    """
+    labels, masks = to_numpy(category.labels), to_numpy(category.masks)
+    found = {}
+    if len(set(labels.tolist())) == 2:
+        one, other = (to_numpy(image_score(maps)) for maps in (first, second))
+        found["image_auroc"] = _difference(image_auroc, labels, one, other, labels)
+    if category.has_masks:
+        one, other = to_numpy(first), to_numpy(second)
+        for name, metric in PIXEL_METRICS.items():
+            found[name] = _difference(metric, labels, one, other, masks)
+    return found
+
+
+def _difference(
+    metric: Callable[..., float],
+    labels: Array,
+    first: Array,
+    second: Array,
+    truth: Array,
+) -> list[float]:
+    n = _resamples(first)
+    interval = paired_interval(metric, first, second, truth, n=n, stratify=labels)
+    value = float(metric(first, truth) - metric(second, truth))
+    return [round(number, 4) for number in (value, *interval)]
+
+
+def _resamples(values: Array) -> int:
+    return 1000 if values.ndim == 1 else 100  # pixel metrics are slow to resample
+
+
 def _with_interval(
     metric: Callable[..., float], labels: Array, *arrays: Array
 ) -> tuple[float, list[float]]:
-    n = 1000 if arrays[0].ndim == 1 else 100  # pixel metrics are slow to resample
-    low, high = bootstrap_interval(metric, *arrays, n=n, seed=0, stratify=labels)
+    n = _resamples(arrays[0])
+    low, high = bootstrap_interval(metric, *arrays, n=n, stratify=labels)
     return round(float(metric(*arrays)), 4), [round(low, 4), round(high, 4)]
 
 

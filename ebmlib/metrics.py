@@ -203,19 +203,66 @@ def bootstrap_interval(
     replicates and give the same numbers several times faster.
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
+    columns = tuple(to_numpy(array) for array in arrays)
+    evaluate = _resampled(metric, columns)
+    return _percentiles(evaluate, _lengths(columns), n, level, seed, stratify)
+
+
+def paired_interval(
+    metric: Callable[..., float],
+    first: Array,
+    second: Array,
+    truth: Array,
+    *,
+    n: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    stratify: Array | None = None,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of metric(first, truth) - metric(second, truth).
+
+    Every resample draws the same images for both, so what makes an image hard for both
+    cancels: two intervals may overlap widely, and the interval of the difference still
+    lie on one side of 0.
+
+    first, second: two answers to the same images, scores (N,) or maps (N, H, W).
+    truth: labels (N,) or masks (N, H, W).
+    Everything else, the errors included, as in `bootstrap_interval`.
+    """
+    columns = tuple(to_numpy(array) for array in (first, second, truth))
+    ours = _resampled(metric, columns[::2])
+    theirs = _resampled(metric, columns[1:])
+    return _percentiles(
+        lambda index: ours(index) - theirs(index),
+        _lengths(columns),
+        *(n, level, seed, stratify),
+    )
+
+
+def _lengths(columns: tuple[NDArray, ...]) -> list[int]:
+    return [len(column) for column in columns]
+
+
+def _percentiles(
+    evaluate: Callable[[NDArray], float],
+    lengths: list[int],
+    n: int,
+    level: float,
+    seed: int,
+    stratify: Array | None,
+) -> tuple[float, float]:
+    """Quantiles of `evaluate(indices of drawn images)`, see `bootstrap_interval`."""
     if n < 1 or not 0 < level < 1:
         raise ValueError(f"need n >= 1 and 0 < level < 1, got n={n}, level={level}.")
-    columns = tuple(to_numpy(array) for array in arrays)
-    groups = _image_groups([len(column) for column in columns], stratify)
-    evaluate = _resampled(metric, columns)
-    evaluate(np.arange(len(columns[0])))  # the data's own errors surface here
+    groups = _image_groups(lengths, stratify)
+    evaluate(np.arange(lengths[0]))  # the data's own errors surface here
     rng = np.random.default_rng(seed)
     values: list[float] = []
     undefined = 0
     while len(values) < n:
         index = np.concatenate([rng.choice(group, len(group)) for group in groups])
         try:
-            values.append(float(evaluate(index)))
+            values.append(evaluate(index))
         except ValueError as error:
             undefined += 1
             if undefined > n:
@@ -228,13 +275,15 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _resampled(metric: Callable[..., float], arrays: tuple[NDArray, ...]) -> Callable:
+def _resampled(
+    metric: Callable[..., float], arrays: tuple[NDArray, ...]
+) -> Callable[[NDArray], float]:
     """Metric as a function of the drawn image indices."""
     if metric is au_pro and len(arrays) == 2:
         return _RankedPixels.of(*arrays).au_pro
     if metric is pixel_auroc and len(arrays) == 2:
         return _RankedPixels.of(*arrays).pixel_auroc
-    return lambda index: metric(*(array[index] for array in arrays))
+    return lambda index: float(metric(*(array[index] for array in arrays)))
 
 
 class _RankedPixels(NamedTuple):

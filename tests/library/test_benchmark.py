@@ -54,6 +54,12 @@ def test_a_detector_reports_every_score_and_map_and_the_seed_decides_everything(
     assert {"energy", "max", "top", "l2", "gradient_max", "patches_max"} <= named
     assert set(result["images"]["scores"]) == named | {"score"}
     assert set(result["metrics"]["maps"]) == {"gradient", "patches"}
+    for name, (value, low, high) in result["metrics"]["gradient_minus_patches"].items():
+        gradient, patches = (
+            result["metrics"]["maps"][kind][name] for kind in ("gradient", "patches")
+        )
+        assert value == pytest.approx(gradient - patches, abs=2e-4)
+        assert low <= value + 0.05 and value - 0.05 <= high
     again = benchmark.run(nut, "contrast", 3, **QUICK)
     assert again["metrics"] == result["metrics"]
     assert again["images"] == result["images"]
@@ -84,6 +90,7 @@ def test_without_masks_only_detection_is_measured(nut):
     bare = replace(nut, masks=torch.zeros_like(nut.masks))
     result = benchmark.run(bare, "contrast", **QUICK)
     assert set(result["metrics"]["maps"]["gradient"]) == {"image_auroc"}
+    assert set(result["metrics"]["gradient_minus_patches"]) == {"image_auroc"}
     assert not {"pixel_auroc", "au_pro"} & result["metrics"].keys()
     whole = benchmark.run(nut, "contrast", **QUICK)
     assert result["metrics"]["image_scores"] == whole["metrics"]["image_scores"]

@@ -295,6 +295,35 @@ def test_bootstrap_interval_covers_the_known_auroc():
     assert 86 <= covered <= 100  # nominally 95
 
 
+def test_paired_interval_equals_the_literal_one_and_is_0_for_equal_answers():
+    rng = np.random.default_rng(3)
+    masks = np.zeros((6, 8, 8), dtype=bool)
+    masks[:4, 2:5, 3:6] = True
+    first, second = rng.normal(size=(2, 6, 8, 8)) + masks
+    for metric in (metrics.au_pro, metrics.pixel_auroc):
+        fast = metrics.paired_interval(metric, first, second, masks, n=40)
+        stacked = np.stack([first, second], 1)
+
+        def difference(pair, truth, metric=metric):
+            return metric(pair[:, 0], truth) - metric(pair[:, 1], truth)
+
+        literal = metrics.bootstrap_interval(difference, stacked, masks, n=40)
+        assert fast == pytest.approx(literal, abs=1e-12)
+        assert metrics.paired_interval(metric, first, first, masks, n=9) == (0, 0)
+
+
+def test_what_makes_images_hard_for_both_cancels_in_a_paired_interval():
+    rng = np.random.default_rng(4)
+    labels = np.arange(200) % 2 == 0
+    shared = rng.normal(size=200) + labels
+    first, second = (shared + 0.1 * rng.normal(size=200) for _ in range(2))
+    low, high = metrics.paired_interval(metrics.image_auroc, first, second, labels)
+    alone = metrics.bootstrap_interval(metrics.image_auroc, first, labels)
+    assert low < 0 < high and high - low < 0.4 * (alone[1] - alone[0])
+    swapped = metrics.paired_interval(metrics.image_auroc, second, first, labels)
+    assert swapped == pytest.approx((-high, -low))
+
+
 def test_bootstrap_is_reproducible_and_degenerates_when_it_should():
     scores, labels = some_scores(8)
     args = (metrics.image_auroc, scores, labels)
