@@ -1,4 +1,6 @@
-"""The methods of other packages behind one interface; their code is not changed.
+"""Methods of other packages, and one of ours, behind one interface.
+
+The code of the packages is not changed.
 
 A method is fitted on the training images and answers with scores and maps. What is
 passed to the packages are their own public arguments; every argument that is not named
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ebmlib import EnergyDetector
 from ebmlib.efficientnet import packaged_weights
 from ebmlib.torchvision_import import torchvision_module
 
@@ -165,11 +168,31 @@ def _bytes(images: Tensor) -> list[np.ndarray]:
     return list(stored.numpy())
 
 
+class Ours:
+    """The library's default with pretrained weights, see `ebmlib.recipes.Fields`."""
+
+    package = "ebmlib"
+
+    def __init__(self, size: int) -> None:
+        self.detector = EnergyDetector("fields", image_size=size)
+        self.settings = {"recipe": "fields", "weights": packaged_weights().name}
+
+    def fit(self, images: Tensor) -> None:
+        """As in `Peer`."""
+        self.detector.fit(images)
+
+    def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As in `Peer`."""
+        found = self.detector.predict(images)
+        return found.scores, found.maps
+
+
 METHODS: dict[str, Callable[[int], Peer]] = {
     "anomalib_padim": padim,
     "anomalib_patchcore": patchcore,
     "anomalib_patchcore_1percent": lambda size: patchcore(size, ratio=0.01),
     "vision_anomaly": lambda size: VisionAnomaly(),
+    "ebmlib_fields": Ours,
 }
 
 

@@ -1,4 +1,4 @@
-"""Methods of other packages on the images, and by the metrics, of the library.
+"""Methods of other packages, and ours, on one set of images and by one set of metrics.
 
     python benchmarks/peers/run.py --root FOLDER --categories mvtec/bottle mvtec/screw
 
@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import methods
 import numpy as np
@@ -67,36 +67,51 @@ def read(category: str, size: int, roots: list[str]) -> Category:
     )
 
 
-def run(data: Category, method: str, seed: int) -> dict[str, Any]:
-    """Fit one method, score every test image once, and measure the answer.
+class Fitted(NamedTuple):
+    """A method that has learned, from what, and how long that took."""
 
-    Returns:
-        A JSON-able result with the entries of `ebmlib.benchmark.run`, and "package",
-        "own_metrics" and "au_pro_seconds". Seconds with "cpu" in their names count what
-        the processor worked for this process, all others the time that passed.
-    """
-    size = data.train.shape[-1]
+    method: str
+    seed: int
+    peer: methods.Peer
+    train: Tensor
+    seconds: float
+    cpu_seconds: float
+
+
+def fit(train: Tensor, method: str, seed: int) -> Fitted:
+    """A new peer of that name, fitted."""
     torch.manual_seed(seed)
     np.random.seed(seed)  # anomalib draws from it too
-    peer = methods.METHODS[method](size)
+    peer = methods.METHODS[method](train.shape[-1])
     start, start_cpu = time.perf_counter(), time.process_time()
-    peer.fit(data.train)
-    fitted, fitted_cpu = time.perf_counter(), time.process_time()
+    peer.fit(train)
+    passed, worked = time.perf_counter() - start, time.process_time() - start_cpu
+    return Fitted(method, seed, peer, train, passed, worked)
+
+
+def run(fitted: Fitted, data: Category, change: str) -> dict[str, Any]:
+    """Score every test image once, and measure the answer.
+
+    Returns:
+        A JSON-able result with the entries of `ebmlib.benchmark.run` and "package";
+        with "change" if the images are changed, else with "own_metrics" and
+        "au_pro_seconds". Seconds with "cpu" in their names count what the processor
+        worked for this process, all others the time that passed.
+    """
+    peer = fitted.peer
+    start, start_cpu = time.perf_counter(), time.process_time()
     scores, maps = peer.answer(data.test)
-    done, done_cpu = time.perf_counter(), time.process_time()
+    passed, worked = time.perf_counter() - start, time.process_time() - start_cpu
     memory = benchmark.peak_memory_mb()
     answer = benchmark.Answer({"score": scores}, maps, {})
-    own, seconds = compared(scores, maps, data)
-    return {
+    result = {
         "category": data.name,
         "package": peer.package,
-        "method": method,
-        "seed": seed,
-        "image_size": size,
+        "method": fitted.method,
+        "seed": fitted.seed,
+        "image_size": data.train.shape[-1],
         "settings": peer.settings,
         "metrics": benchmark.measure(answer, data),
-        "own_metrics": own,
-        "au_pro_seconds": seconds,
         "images": {
             "train": len(data.train),
             "labels": data.labels.int().tolist(),
@@ -105,11 +120,11 @@ def run(data: Category, method: str, seed: int) -> dict[str, Any]:
         },
         "vanished_masks": len(data.notes),
         "seconds": {
-            "fit": round(fitted - start, 1),
-            "test": round(done - fitted, 1),
-            "fit_cpu": round(fitted_cpu - start_cpu, 1),
-            "test_cpu": round(done_cpu - fitted_cpu, 1),
-            "per_test_image_cpu": round((done_cpu - fitted_cpu) / len(data.test), 4),
+            "fit": round(fitted.seconds, 1),
+            "test": round(passed, 1),
+            "fit_cpu": round(fitted.cpu_seconds, 1),
+            "test_cpu": round(worked, 1),
+            "per_test_image_cpu": round(worked / len(data.test), 4),
         },
         "peak_memory_mb": None if memory is None else round(memory),
         "versions": benchmark.versions() | methods.versions(),
@@ -117,6 +132,10 @@ def run(data: Category, method: str, seed: int) -> dict[str, Any]:
         "environment": {n: os.environ[n] for n in ALLOCATOR if n in os.environ},
         "date": benchmark.today(),
     }
+    if change != UNCHANGED:
+        return {**result, "change": change}
+    own, own_seconds = compared(scores, maps, data)
+    return {**result, "own_metrics": own, "au_pro_seconds": own_seconds}
 
 
 def compared(
@@ -143,76 +162,80 @@ def timed(measure: Callable[[], float]) -> tuple[float, float]:
     return value, statistics.median(taken)
 
 
-def run_here(cell: Cell) -> str:
-    """Run one cell in this process and write its file; the line to print about it."""
+def run_here(cell: Cell) -> None:
+    """Run one method on one category in this process, and write what is missing.
+
+    Changes that leave the training images as they are share one fit.
+    """
     torch.set_num_threads(cell["threads"])
-    data = read(cell["category"], cell["size"], cell["roots"])
-    if cell["change"] != UNCHANGED:
-        data = CHANGES[cell["change"]](data)
+    plain = read(cell["category"], cell["size"], cell["roots"])
     methods.prepare()
-    result = run(data, cell["method"], cell["seed"])
-    if cell["change"] != UNCHANGED:
-        result["change"] = cell["change"]
-    write_result(cell["path"], {**result, "command": cell["command"]})
-    metrics, seconds = result["metrics"], result["seconds"]
-    names = ("image_auroc", "pixel_auroc", "au_pro")
-    figures = "  ".join(f"{name} {metrics[name]:.3f}" for name in names)
-    return f"{figures}  fit {seconds['fit_cpu']} s of CPU"
+    fitted: Fitted | None = None
+    for change, path in cell["paths"].items():
+        words = f"{slug(cell['category'])} {cell['method']} {change}"
+        if Path(path).exists():
+            print(f"{words}: already there", flush=True)
+            continue
+        data = plain if change == UNCHANGED else CHANGES[change](plain)
+        if fitted is None or fitted.train is not data.train:
+            fitted = fit(data.train, cell["method"], cell["seed"])
+        result = run(fitted, data, change)
+        write_result(path, {**result, "command": cell["command"]})
+        metrics, seconds = result["metrics"], result["seconds"]
+        names = ("image_auroc", "pixel_auroc", "au_pro")
+        figures = "  ".join(f"{name} {metrics[name]:.3f}" for name in names)
+        print(f"{words}: {figures}  fit {seconds['fit_cpu']} s of CPU", flush=True)
 
 
 # ------------------------------------------------------------------------ all runs
 
 
 def cells(options: argparse.Namespace) -> list[Cell]:
-    """One cell for each file that the command line asks for."""
+    """One cell for each method and category, with a file for each change."""
     made = []
-    for change in options.change:
-        for method in options.methods:
-            for category in options.categories:
-                named = None if change == UNCHANGED else change
-                path = peer_path(
-                    options.out, category, method, options.seed, options.size, named
-                )
-                words = ["--categories", category, "--methods", method]
-                words += ["--size", str(options.size), "--seed", str(options.seed)]
-                words += ["--threads", str(options.threads)]
-                words += [] if named is None else ["--change", change]
-                command = f"python benchmarks/peers/run.py {shlex.join(words)}"
-                made.append(
-                    {
-                        "category": category,
-                        "method": method,
-                        "change": change,
-                        "seed": options.seed,
-                        "size": options.size,
-                        "threads": options.threads,
-                        "roots": options.root,
-                        "path": str(path),
-                        "command": command,
-                    }
-                )
+    for method in options.methods:
+        for category in options.categories:
+            of = (options.out, category, method, options.seed, options.size)
+            paths = {
+                change: str(peer_path(*of, None if change == UNCHANGED else change))
+                for change in options.change
+            }
+            words = ["--categories", category, "--methods", method]
+            words += ["--size", str(options.size), "--seed", str(options.seed)]
+            words += ["--threads", str(options.threads)]
+            if options.change != [UNCHANGED]:
+                words += ["--change", *options.change]
+            made.append(
+                {
+                    "category": category,
+                    "method": method,
+                    "paths": paths,
+                    "seed": options.seed,
+                    "size": options.size,
+                    "threads": options.threads,
+                    "roots": options.root,
+                    "command": f"python benchmarks/peers/run.py {shlex.join(words)}",
+                }
+            )
     return made
 
 
-def run_apart(cell: Cell) -> tuple[str, bool]:
-    """Run one cell in a process of its own: what to print, and whether it is there."""
-    if Path(cell["path"]).exists():
-        return "already there", True
+def run_apart(cell: Cell) -> bool:
+    """Run one cell in a process of its own, which says what it does; False: it failed.
+
+    What is there already is not run, and needs no process.
+    """
+    if all(Path(path).exists() for path in cell["paths"].values()):
+        print(f"{slug(cell['category'])} {cell['method']}: already there", flush=True)
+        return True
     with subprocess.Popen(
         [sys.executable, __file__, "--cell", json.dumps(cell)],
         stdin=subprocess.PIPE,  # closed when this process ends: see `watch_parent`
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
     ) as process:
-        assert process.stdout is not None
-        lines = process.stdout.read().strip().splitlines()
         code = process.wait()
     if code < 0:
-        return f"killed by signal {-code}", False
-    if code > 0:
-        return "\n".join(lines[-15:]), False
-    return lines[-1], True
+        print(f"{cell['category']} {cell['method']}: killed by signal {-code}")
+    return code == 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -240,20 +263,15 @@ def main() -> int:
     options = parser().parse_args()
     if options.cell is not None:
         watch_parent()
-        print(run_here(json.loads(options.cell)))
+        run_here(json.loads(options.cell))
         return 0
     options.out = options.out or ROOT / "results" / peers_name(options.size)
     try:
         check_writable(options.out, "--out")
     except ValueError as error:
         parser().error(str(error))
-    failed = 0
-    for cell in cells(options):
-        words, ok = run_apart(cell)
-        change = "" if cell["change"] == UNCHANGED else f" {cell['change']}"
-        print(f"{slug(cell['category'])} {cell['method']}{change}: {words}", flush=True)
-        failed += not ok
-    return min(failed, 1)
+    done = [run_apart(cell) for cell in cells(options)]
+    return 0 if all(done) else 1
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ def test_every_run_of_a_peer_lies_where_its_contents_say():
 
 
 def test_anomalib_and_the_library_measure_alike():
-    for run in read_peers(RESULTS).values():
+    runs = [run for run in read_peers(RESULTS).values() if "change" not in run]
+    for run in runs:
         ours, theirs = run["metrics"], run["own_metrics"]
         assert abs(theirs["au_pro_minus_exact"]) < 1e-3
         for name in ("image_auroc", "pixel_auroc", "au_pro"):
