@@ -105,3 +105,21 @@ def test_mathematics_was_not_left_as_text():
     for path in book_pages():
         text = re.sub(r"<(script|pre|code)\b.*?</\1>", "", path.read_text(), flags=re.S)
         assert "$$" not in text, path
+
+
+def test_a_chapter_opens_with_its_facts_and_a_picture_and_with_no_open_code():
+    chapters = sorted((HTML / "notebooks").glob("[0-9][0-9]_*.html"))
+    assert chapters
+    for path in chapters:
+        text = path.read_text(encoding="utf-8")
+        order = ['<p class="eyebrow">', "<h1>", '<p class="chapter-facts">']
+        order += ["<img", "In this chapter</p>", "<details", "<h2>"]
+        article = text[text.index('<article class="bd-article"') :]
+        places = [article.find(mark) for mark in order]
+        assert places == sorted(places) and places[0] > 0, (path.name, places)
+        facts = article[places[2] : article.index("</p>", places[2])]
+        assert " to read" in facts and "no GPU" in facts, path.name
+        opening = re.sub(
+            r"<details.*?</details>", "", article[: places[-1]], flags=re.S
+        )
+        assert '<div class="cell_input' not in opening, path.name
