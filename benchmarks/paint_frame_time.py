@@ -1,4 +1,4 @@
-"""Time from a brush movement to the drawn map in headless Chromium (chapter 14).
+"""Time from a brush movement to the drawn map in headless Chromium (chapter 15).
 
     make book OPEN=0
     python benchmarks/paint_frame_time.py      # writes a record in results/

@@ -1,4 +1,4 @@
-"""Write a trained patch energy as a script that a web page can run (chapters 9, 14).
+"""Write a trained patch energy as a script that a web page can run (chapters 9, 15).
 
     python -m ebmbook.browser
 

@@ -1,4 +1,4 @@
-"""The saved runs of the museum of broken runs, to be read where they are (chapter 13).
+"""The saved runs of the museum of broken runs, to be read where they are (chapter 14).
 
 The file beside this one is written by tools/make_museum.py. It is part of the package,
 so that the chapter needs neither the repository nor the minutes that the runs took.

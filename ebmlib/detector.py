@@ -1,6 +1,6 @@
 """The whole method in one object: learn normal images, then say whether and where.
 
-Chapter 8 builds its image score and its threshold, chapter 9 its map, chapter 14 ships
+Chapter 8 builds its image score and its threshold, chapter 9 its map, chapter 15 ships
 it. The way of an image:
 
     file or array                       ebmlib.data.images     photograph, any size

@@ -1,4 +1,4 @@
-"""What a detector says of images: verdicts, scores and maps, and why (chapter 14)."""
+"""What a detector says of images: verdicts, scores and maps, and why (chapter 15)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write the saved runs of chapter 13, the museum of broken runs.
+"""Write the saved runs of chapter 14, the museum of broken runs.
 
     python tools/make_museum.py            # writes ebmbook/museum.safetensors
     python tools/make_museum.py 2 "ward a" # writes these runs anew, keeps the others
@@ -338,7 +338,7 @@ def rooms() -> dict[str, tuple[str, str, Callable[[], dict]]]:
             "chains are read from the buffer and never written back",
             partial(p, buffer_type=NeverWritten),
         ),
-        # Runs that the rules of chapter 13 were not written on.
+        # Runs that the rules of chapter 14 were not written on.
         "ward a": ("healthy", "another seed", partial(p, seed=1)),
         "ward b": (
             "diverged",

@@ -1,130 +1,149 @@
-"""Judges of the exercises of chapter 14, from the notebook to the line."""
+"""Judges of the exercises of chapter 14, the museum of broken runs."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
-import numpy as np
-from scipy.stats import binom
+import torch
 
 from ebmbook.exercises import Exercise, Hint
-from ebmbook.exercises.answers import ask, number
+from ebmbook.exercises.answers import number, real_number, reject_near_miss
+from ebmlib.langevin import langevin
+from ebmlib.toy import GaussianEnergy
 
 
-def _images(images_needed) -> str:
-    wrong = {
-        "this keeps the promise on average over calibration sets; this one set must "
-        "keep it, with the stated confidence.": (
-            lambda rate, confidence, spare: math.ceil((spare + 1) / rate) - 1
-        ),
-        "the promise may be broken with probability 1 - confidence, not confidence.": (
-            lambda rate, confidence, spare: _smallest(rate, 1 - confidence, spare)
-        ),
-        "one image too few: the chance must be at most 1 - confidence.": (
-            lambda *case: _smallest(*case) - 1
-        ),
-        "one image too many: the smallest n is asked for.": (
-            lambda *case: _smallest(*case) + 1
-        ),
-        "at most `spare` scores, not exactly `spare`: binom.cdf, not binom.pmf.": (
-            lambda rate, confidence, spare: _smallest(
-                rate, confidence, spare, chance=binom.pmf
-            )
-        ),
-        "one score too many may lie above the threshold; with spare = 0 it is the "
-        "largest score itself.": (
-            lambda rate, confidence, spare: _smallest(rate, confidence, spare + 1)
-        ),
-        "`spare` is ignored: some scores may lie above the threshold.": (
-            lambda rate, confidence, spare: _smallest(rate, confidence, 0)
-        ),
-        "up to `spare` scores may lie above the threshold, `spare` included.": (
-            lambda rate, confidence, spare: _smallest(rate, confidence, spare - 1)
-        ),
-        "rate is the share of normal images above the threshold, not below.": (
-            lambda rate, confidence, spare: _smallest(1 - rate, confidence, spare)
-        ),
-    }
-    for case in ((0.05, 0.95, 3), (0.05, 0.95, 0), (0.1, 0.9, 1), (0.01, 0.95, 0)):
-        value, right = number(images_needed(*case)), _smallest(*case)
-        if value == right:
-            continue
-        for hint, answer in wrong.items():
-            if value == answer(*case):
-                raise Hint(hint)
-        rate, confidence, spare = case
-        raise Hint(
-            f"for rate {rate}, confidence {confidence} and {spare} spare it should be "
-            f"{right}, got {value:g}."
+def _ratio(ratio_from_path) -> str:
+    g = torch.Generator().manual_seed(13)
+    energy = GaussianEnergy(torch.zeros(8), 0.04 * torch.eye(8))
+    for step_size, noise in ((0.01, 0.1), (0.02, 0.05)):
+        start = 0.3 * torch.randn(200, 8, generator=g)
+        chain = langevin(
+            energy, start, steps=30, step_size=step_size, noise=noise, generator=g,
+            trajectory=True,
+        )  # fmt: skip
+        path = chain.trajectory
+        assert path is not None  # it was asked for
+        square = float(path.diff(dim=0).square().mean())
+        right = math.sqrt(square / noise**2 - 1)
+        value = real_number(
+            partial(ratio_from_path, path, noise),
+            "this is the root of a negative number. The noise has to be squared, too: "
+            "subtract 1 from the mean square of a step over noise^2.",
         )
-    return "For 5 % and 95 % it takes 59 images, 93 with one to spare, 124 with two."
-
-
-def _smallest(rate, confidence, spare: int, chance=binom.cdf) -> int:
-    """The smallest n whose chance of at most `spare` in the upper tail is small."""
-    n = max(spare, 0) + 1
-    while chance(spare, n, rate) > 1 - confidence:
-        n += 1
-    return n
-
-
-def _queue(waiting) -> str:
-    rng = np.random.default_rng(14)
-    for times, period in (
-        (rng.lognormal(3.3, 0.6, 60), 30.0),
-        (np.array([50.0, 10.0, 10.0, 10.0, 70.0, 10.0]), 25.0),
-    ):
-        value = np.asarray(ask(waiting, times, period), dtype=float)
-        if value.shape != times.shape:
-            raise Hint(f"one wait for each of {len(times)} parts, got {value.shape}.")
-        right = _waits(times, period)
-        if np.allclose(value, right):
-            continue
-        before = np.append(0.0, times[:-1] - period)
-        wrong = {
-            "a wait cannot be negative: an idle machine saves no time for later.": (
-                np.cumsum(before)
+        norms = path.diff(dim=0).square().sum(-1)  # over the D coordinates
+        across = float(path.diff(dim=-1).square().mean())
+        between = float(path.diff(dim=1).square().mean())
+        ends = float((path[-1] - path[0]).square().mean())
+        for wrong, hint in (
+            (square / noise**2 - 1, "this is the square of the ratio; take its root."),
+            (
+                math.sqrt(square) / noise,
+                "a step is drift and noise; subtract the part of the noise, a 1.",
             ),
-            "recorded one part too late: part i waits for what is left *before* its "
-            "own work pours in.": _waits(np.append(times, 0.0), period)[1:],
-            "an idle machine saves no time for later: cut at 0 in each step, not once "
-            "at the end.": np.cumsum(before).clip(min=0),
-            "a fast part helps the queue: cut the sum at 0, not each of its terms.": (
-                np.cumsum(before.clip(min=0))
+            (square / noise**2, "subtract the part of the noise, then take the root."),
+            (
+                math.sqrt(square) / noise - 1,
+                "drift and noise add as squares: subtract before the root.",
             ),
-            "a part waits for the one before it, not for its own processing.": (
-                _waits(np.append(times[1:], 0.0), period)
+            (
+                math.sqrt(abs(square / noise - 1)),
+                "the noise has to be squared, too: its variance is noise^2.",
             ),
-            "this is the time until a part is done; its wait ends when it starts.": (
-                right + times
+            (
+                math.sqrt(square - noise**2),
+                "this is the size of the drift; divide it by the noise.",
             ),
-            "the part before has waited too, and its wait is passed on.": (
-                before.clip(min=0)
+            (
+                math.sqrt(abs(between / noise**2 - 1)),
+                "these are differences between chains; time is axis 0 of the path.",
             ),
-            "the next part arrives one period later; that much is forgiven.": (
-                np.append(0.0, np.cumsum(times[:-1]))
+            (
+                math.sqrt(abs(across / noise**2 - 1)),
+                "these are differences between coordinates, the default of diff; "
+                "time is axis 0 of the path.",
             ),
-        }
-        for hint, answer in wrong.items():
-            if np.allclose(value, answer):
+            (
+                math.sqrt(float(norms.mean()) / noise**2 - 1),
+                "this sums over the D coordinates; take the mean over them, too.",
+            ),
+            (
+                math.sqrt(abs(ends / noise**2 - 1)),
+                "last minus first is not a step; use all path[t + 1] - path[t].",
+            ),
+        ):
+            if math.isclose(value, wrong, rel_tol=1e-4):
                 raise Hint(hint)
-        i = int(np.flatnonzero(~np.isclose(value, right))[0])
-        raise Hint(f"part {i} should wait {right[i]:.1f} ms, got {value[i]:.1f}.")
-    return "The bucket again: work pours in, time drains."
+        if not math.isclose(value, right, rel_tol=0.02):
+            raise Hint(f"for our path it is {right:.3f}, got {value:.3f}.")
+    return "Positions and noise are enough: no energy, no gradient, no step size."
 
 
-def _waits(times: np.ndarray, period: float) -> np.ndarray:
-    waits = np.zeros(len(times))
-    for i in range(1, len(times)):
-        waits[i] = max(0.0, waits[i - 1] + times[i - 1] - period)
-    return waits
+def _neighbors(neighbor_ratio) -> str:
+    g = torch.Generator().manual_seed(14)
+    # So few that cdist is exact at 0; an odd number, so that there is one median.
+    data = torch.rand(25, 3, 4, 4, generator=g)
+    fresh = torch.rand(25, 3, 4, 4, generator=g)
+    few = fresh[torch.arange(25) % 3]
+    few = few + 0.02 * torch.randn(few.shape, generator=g)
+    odd = torch.cat([few, 5 + fresh[:9]])[9:]  # some far away from all others
+
+    for chains in (few, odd):
+        value = number(neighbor_ratio(chains, data))
+        right = float(_nearest(chains).median() / _nearest(data).median())
+        if math.isclose(value, right, rel_tol=1e-3):
+            continue
+        cross = torch.cdist(chains.flatten(1), data.flatten(1)).amin(1)
+        mean = _nearest(chains).mean() / _nearest(data).mean()
+        pairs = _pairs(chains).median() / _pairs(data).median()
+        rows = _nearest_rows(chains).median() / _nearest_rows(data).median()
+        for wrong, hint in (
+            (
+                rows,
+                "cdist compared rows of pixels; flatten each image, x.flatten(1).",
+            ),
+            (1 / right, "this is data over chains; collapse should give less than 1."),
+            (right**2, "these are squared distances; take the root."),
+            (pairs, "these are all pairs; take the smallest distance of each chain."),
+            (
+                cross.median() / _nearest(data).median(),
+                "compare chains with chains; the nearest data tell of memory.",
+            ),
+            (mean, "a few chains far away move the mean; take the median."),
+        ):
+            if math.isclose(value, float(wrong), rel_tol=1e-3):
+                raise Hint(hint)
+        if math.isnan(value) or value == 0:
+            raise Hint(
+                "the nearest chain to a chain is itself; leave the diagonal out."
+            )
+        reject_near_miss(value, right, 1e-3)
+        raise Hint(f"for our chains it is {right:.3f}, got {value:.3f}.")
+    return "Chains in three clumps no longer pass for diverse."
+
+
+def _nearest(x: torch.Tensor) -> torch.Tensor:
+    """Distance of each item to the nearest other one, (N,)."""
+    distance = torch.cdist(x.flatten(1), x.flatten(1))
+    return distance.fill_diagonal_(math.inf).amin(1)
+
+
+def _nearest_rows(x: torch.Tensor) -> torch.Tensor:
+    """The same for the rows of pixels in a channel, if x is not flattened."""
+    distance = torch.cdist(x, x)
+    return distance.where(distance > 0, math.inf).amin(-1)
+
+
+def _pairs(x: torch.Tensor) -> torch.Tensor:
+    """All distances between two different items."""
+    return torch.pdist(x.flatten(1))
 
 
 EXERCISES = {
-    "ex-14-images": Exercise(
-        _images, "Try n = spare + 1, spare + 2, ... and ask scipy.stats.binom.cdf."
+    "ex-14-ratio": Exercise(
+        _ratio, "Begin with path.diff(dim=0), and average its square over everything."
     ),
-    "ex-14-queue": Exercise(
-        _queue, "When part i arrives, how much work of the parts before is left?"
+    "ex-14-neighbors": Exercise(
+        _neighbors, "Begin with torch.cdist on chains.flatten(1), then its diagonal."
     ),
 }

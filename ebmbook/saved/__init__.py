@@ -1,6 +1,6 @@
 """Detectors that come with the book, trained longer than a chapter may take.
 
-Chapters 9, 10, 11 and 14 load one, because a chapter must run in a minute. Nothing
+Chapters 9, 10, 11 and 15 load one, because a chapter must run in a minute. Nothing
 about them is special: `COMMAND` trains the same detector again, bit for bit on the same
 kind of processor, from the drawn data alone.
 """

@@ -26,8 +26,8 @@ CHAPTERS = {
     "10_scores_from_the_gradient_map.ipynb",
     "11_measuring_honestly.ipynb",
     "12_mvtec_ad_case_study.ipynb",
-    "13_when_ebms_fail.ipynb",
-    "14_ship_it.ipynb",
+    "14_when_ebms_fail.ipynb",
+    "15_ship_it.ipynb",
 }
 ALLOWED_TAGS = {
     "nbval-ignore-output",

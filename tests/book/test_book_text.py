@@ -56,7 +56,7 @@ def test_every_figure_has_a_number_a_caption_and_a_mention(path):
             name = figure.get("name", "")
             assert figure.get("caption") and name.startswith("fig-"), cell.source
             # The museum shows its pictures where it talks about them.
-            assert name in mentioned or name.startswith("fig-13-"), name
+            assert name in mentioned or name.startswith("fig-14-"), name
 
 
 @every_notebook
@@ -185,13 +185,14 @@ def test_a_mention_of_a_chapter_becomes_a_link(text, links):
 def test_every_chapter_that_is_mentioned_exists():
     mentions = importlib.import_module("mentions")
     known, found = mentions.chapters(ROOT), 0
-    assert sorted(known) == list(range(1, 15))
+    coming = {13}  # energies on pretrained features
+    assert sorted(known.keys() | coming) == list(range(1, 16))
     for name, text in texts():
         if name.startswith("tests/") or name.endswith(".json"):
             continue
         numbers = {n for _, n in mentions.pieces(text) if n is not None}
         found += len(numbers)
-        assert numbers <= known.keys(), name
+        assert numbers <= known.keys() | coming, name
     assert found > 100
 
 

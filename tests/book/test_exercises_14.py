@@ -4,126 +4,119 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import beta, binom
+import torch
 
 from ebmbook.exercises import check
 
 
-def images(more=0, less=0, swap=False, below=False):
-    def answer(rate, confidence, spare):
-        miss = confidence if swap else 1 - confidence
-        n, allowed = spare + 1, spare + more
-        while binom.cdf(allowed, n, 1 - rate if below else rate) > miss:
-            n += 1
-        return n - less
+def ratio(subtract=1.0, power=0.5, after=0.0, noise_power=2, axis=0, scale=True):
+    def answer(path, noise):
+        square = path.diff(dim=axis).square().mean()
+        if not scale:
+            return (square - noise**2).sqrt()
+        return (square / noise**noise_power - subtract).abs() ** power - after
 
     return answer
 
 
-def by_beta(rate, confidence, spare):
-    """The same by the tail of a Beta variable."""
-    n = spare + 1
-    while beta.sf(rate, spare + 1, n - spare) > 1 - confidence:
-        n += 1
-    return n
+def last_minus_first(path, noise):
+    return ((path[-1] - path[0]).square().mean() / noise**2 - 1).sqrt()
 
 
-def queue(floor=0.0, own=False, inherit=True, period=True, done=False):
-    def answer(times, gap):
-        waits, gap = [0.0], gap if period else 0.0
-        for i in range(1, len(times)):
-            work = times[i] if own else times[i - 1]
-            waits.append(max(floor, waits[-1] * inherit + work - gap))
-        return np.array(waits) + (times if done else 0.0)
+def with_math(path, noise):
+    return math.sqrt(float(path.diff(dim=0).square().mean()) / noise - 1)
+
+
+def in_torch(path, noise):
+    return (path.diff(dim=0).square().mean() / noise - 1).sqrt()
+
+
+def by_norm(path, noise):
+    return (path.diff(dim=0).square().sum(-1).mean() / noise**2 - 1).sqrt()
+
+
+def per_chain(path, noise):
+    return (path.diff(dim=0).square().mean((0, 2)) / noise**2 - 1).sqrt()
+
+
+def rows_of_pixels(chains, data):
+    def typical(x):
+        distance = torch.cdist(x, x)
+        return distance.where(distance > 0, math.inf).amin(-1).median()
+
+    return typical(chains) / typical(data)
+
+
+def neighbors(itself=False, middle=torch.median, power=1, other=None, inverse=False):
+    def nearest(x, y=None):
+        y = x if y is None else y
+        distance = torch.cdist(x.flatten(1), y.flatten(1)) ** power
+        if x is y and not itself:
+            distance.fill_diagonal_(math.inf)
+        return middle(distance.min(1).values)
+
+    def answer(chains, data):
+        top = nearest(chains, data) if other else nearest(chains)
+        value = top / nearest(data)
+        return 1 / value if inverse else value
 
     return answer
 
 
-def poured_first(times, period):
-    left, waits = 0.0, []
-    for work in times:
-        left = max(0.0, left + work - period)
-        waits.append(left)
-    return waits
+def all_pairs(chains, data):
+    def middle(x):
+        return torch.pdist(x.flatten(1)).median()
 
-
-def in_place(times, period):
-    times -= period
-    return queue()(times, 0.0)
-
-
-def changes(times, period):
-    return np.append(0.0, times[:-1] - period)
-
-
-def exactly(rate, confidence, spare):
-    n = spare + 1
-    while binom.pmf(spare, n, rate) > 1 - confidence:
-        n += 1
-    return n
-
-
-def by_clock(times, period):
-    """The same with the time at which the machine is free."""
-    free, waits = 0.0, []
-    for i, work in enumerate(times):
-        start = max(free, i * period)
-        waits.append(start - i * period)
-        free = start + work
-    return waits
+    return middle(chains) / middle(data)
 
 
 @pytest.mark.parametrize(
     "label, answer",
     [
-        ("ex-14-images", images()),
-        ("ex-14-images", by_beta),
-        ("ex-14-queue", queue()),
-        ("ex-14-queue", by_clock),
+        ("ex-14-ratio", ratio()),
+        ("ex-14-ratio", lambda path, noise: float(ratio()(path.double(), noise))),
+        ("ex-14-ratio", lambda path, noise: ratio()(path, noise).view(1, 1).numpy()),
+        ("ex-14-neighbors", neighbors()),
+        ("ex-14-neighbors", neighbors(middle=np.median)),
+        ("ex-14-neighbors", neighbors(middle=lambda x: x.quantile(0.5))),
     ],
 )
 def test_the_right_answer_is_accepted(label, answer):
     assert check(label, answer).correct
 
 
-@pytest.mark.parametrize("spare, n", [(0, 59), (1, 93), (2, 124)])
-def test_the_classical_sample_sizes(spare, n):
-    assert images()(0.05, 0.95, spare) == n
-
-
 @pytest.mark.parametrize(
     "label, answer, hint",
     [
-        ("ex-14-images", lambda r, c, s: math.ceil((s + 1) / r) - 1, "on average"),
-        ("ex-14-images", images(swap=True), "not confidence"),
-        ("ex-14-images", images(less=1), "one image too few"),
-        ("ex-14-images", images(less=-1), "one image too many"),
-        ("ex-14-images", exactly, "not binom.pmf"),
-        ("ex-14-images", images(more=1), "largest score itself"),
-        ("ex-14-images", images(more=-1), "`spare` included"),
-        ("ex-14-images", lambda r, c, s: images()(r, c, 0), "`spare` is ignored"),
-        ("ex-14-images", images(below=True), "not below"),
-        ("ex-14-images", lambda r, c, s: 7, "it should be 153, got 7"),
-        ("ex-14-queue", queue(floor=-np.inf), "cannot be negative"),
-        ("ex-14-queue", poured_first, "one part too late"),
-        ("ex-14-queue", in_place, "changed its input"),
-        ("ex-14-queue", lambda t, p: changes(t, p).cumsum().clip(0), "in each step"),
-        ("ex-14-queue", lambda t, p: changes(t, p).clip(0).cumsum(), "each of its"),
-        ("ex-14-queue", queue(own=True), "not for its own"),
-        ("ex-14-queue", queue(done=True), "until a part is done"),
-        ("ex-14-queue", queue(inherit=False), "passed on"),
-        ("ex-14-queue", queue(period=False), "one period later"),
-        ("ex-14-queue", lambda t, p: t[1:], "one wait for each of 60"),
-        ("ex-14-queue", lambda t, p: 0 * t, "should wait"),
+        ("ex-14-ratio", ratio(power=1), "take its root"),
+        ("ex-14-ratio", ratio(subtract=0), "drift and noise"),
+        ("ex-14-ratio", ratio(subtract=0, power=1), "then take the root"),
+        ("ex-14-ratio", ratio(subtract=0, after=1), "subtract before the root"),
+        ("ex-14-ratio", ratio(noise_power=1), "squared, too"),
+        ("ex-14-ratio", ratio(scale=False), "divide it by the noise"),
+        ("ex-14-ratio", ratio(axis=1), "time is axis 0"),
+        ("ex-14-ratio", last_minus_first, "is not a step"),
+        ("ex-14-ratio", lambda path, noise: 0.3, "for our path"),
+        ("ex-14-ratio", lambda path, noise: path, "one number for all"),
+        ("ex-14-ratio", per_chain, "one number for all; got 200"),
+        ("ex-14-ratio", with_math, "noise has to be squared"),
+        ("ex-14-ratio", in_torch, "noise has to be squared"),
+        ("ex-14-ratio", ratio(axis=-1), "differences between coordinates"),
+        ("ex-14-ratio", by_norm, "sums over the D coordinates"),
+        ("ex-14-ratio", lambda path, noise: math.log("x"), "raised TypeError"),
+        ("ex-14-ratio", lambda path, noise: float("x"), "raised ValueError"),
+        ("ex-14-neighbors", neighbors(itself=True), "leave the diagonal out"),
+        ("ex-14-neighbors", neighbors(inverse=True), "data over chains"),
+        ("ex-14-neighbors", neighbors(power=2), "take the root"),
+        ("ex-14-neighbors", rows_of_pixels, "flatten each image"),
+        ("ex-14-neighbors", lambda *x: neighbors()(*x) * 1.003, "close: the relative"),
+        ("ex-14-neighbors", all_pairs, "all pairs"),
+        ("ex-14-neighbors", neighbors(other=True), "chains with chains"),
+        ("ex-14-neighbors", neighbors(middle=torch.mean), "take the median"),
+        ("ex-14-neighbors", lambda chains, data: 1.0, "for our chains"),
     ],
 )
 def test_a_typical_mistake_gets_its_hint(label, answer, hint):
     feedback = check(label, answer)
     assert not feedback.correct
     assert hint in feedback.message
-
-
-@pytest.mark.parametrize("label", ["ex-14-images", "ex-14-queue"])
-def test_an_odd_answer_does_not_crash(label):
-    for odd in ("text", lambda *args: "text", lambda *args: float("nan")):
-        assert not check(label, odd).correct

@@ -1,4 +1,4 @@
-"""The saved runs of chapter 13 are whole, small and what the chapter says they are."""
+"""The saved runs of chapter 14 are whole, small and what the chapter says they are."""
 
 import importlib.util
 import sys
