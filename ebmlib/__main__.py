@@ -1,4 +1,4 @@
-"""`python -m ebmlib`: the command line where the program `ebmlib` is not on the path."""
+"""`python -m ebmlib` is the program `ebmlib`, where that is not on the path."""
 
 from ebmlib.commands import main
 

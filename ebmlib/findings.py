@@ -96,7 +96,9 @@ class Findings:
         if self.layout == "anywhere":
             found.append("a part in the wrong place or direction")
         if self.layout == "still, shifted":
-            found.append(f"a part that lies up to {self.max_shift:.2g} px off its place")
+            found.append(
+                f"a part that lies up to {self.max_shift:.2g} px off its place"
+            )
         if self.gray:
             found.append("colors")
         return found

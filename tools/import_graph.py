@@ -48,7 +48,8 @@ LAYERS: dict[int, tuple[str, ...]] = {
     4: ("plan", "feature_recipes", "recipes", "view"),
     5: ("detector", "pipeline", "prediction"),
     6: (
-        *("benchmark", "sweep", "findings", "prediction_table"),
+        *("benchmark", "sweep", "findings", "prediction_table", "judge"),
+        *("monitoring",),
         *("report", "export", "commands", "__main__"),
     ),
 }
