@@ -18,6 +18,8 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from scipy.sparse.linalg import spsolve
 
 
 def bucket(flags: ArrayLike, up: int) -> NDArray[np.int64]:
@@ -53,13 +55,15 @@ def run_length(rate: float, up: int, limit: int) -> float:
         up: as in `bucket`.
         limit: at least 1.
     """
-    step = np.zeros((limit, limit))
-    for level in range(limit):
-        step[level, max(0, level - 1)] += 1 - rate
-        if level + up < limit:
-            step[level, level + up] += rate
-    solved = np.linalg.solve(np.eye(limit) - step, np.ones(limit))
-    return float(solved[0])
+    levels = np.arange(limit)
+    to = np.concatenate([np.maximum(levels - 1, 0), levels + up])
+    chance = np.repeat([1 - rate, rate], limit)
+    kept = to < limit
+    step = sparse.csc_array(
+        (chance[kept], (np.tile(levels, 2)[kept], to[kept])), shape=(limit, limit)
+    )
+    left = sparse.eye_array(limit, format="csc") - step
+    return float(np.atleast_1d(spsolve(left, np.ones(limit)))[0])
 
 
 def bucket_limit(rate: float, parts: int, up: int | None = None) -> int:

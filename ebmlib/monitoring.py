@@ -95,9 +95,9 @@ class Watch:
     def __str__(self) -> str:
         count, flagged = len(self.flags), int(self.flags.sum())
         lines = [
-            f"photographs: {count}, flagged: {flagged} ({100 * flagged / count:.1f} %), "
-            f"promised: {100 * self.rate:.3g} %, by {self.calibration} photographs of "
-            "the calibration"
+            f"photographs: {count}, flagged: {flagged} "
+            f"({100 * flagged / count:.1f} %), promised: {100 * self.rate:.3g} %, by "
+            f"{self.calibration} photographs of the calibration"
         ]
         if self.unreadable:
             lines.append(f"left out, as they could not be read: {self.unreadable}")
@@ -150,8 +150,8 @@ class Watch:
             if low <= self.flags.mean() <= high:
                 said.append(
                     f"a threshold from {self.calibration} photographs can have a rate "
-                    f"of up to {100 * high:.2g} %, so this may be no drift: set it anew from "
-                    "more good photographs"
+                    f"of up to {100 * high:.2g} %, so this may be no drift: set it "
+                    "anew from more good photographs"
                 )
         text = "; ".join(said)
         return f"Verdict: drift. {text[0].upper()}{text[1:]}."

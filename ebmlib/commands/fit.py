@@ -52,6 +52,8 @@ UNFINISHED = ".unfinished"  # ends the name of the checkpoint beside the output
     help="Does the part always lie in the same place?",
 )
 @click.option("--steps", type=int, help="Training steps, for a recipe that trains.")
+@click.option("--features", metavar="NAME", help="Network of fields: resnet18, ...")
+@click.option("--weights", metavar="FILE", help="Of that network.")
 @click.option("--tile", type=int, metavar="PX", help="Look at tiles, not reduced.")
 @click.option("--bits", type=int, help="Of the camera, if 16-bit files hold fewer.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -66,6 +68,8 @@ def command(
     false_alarms: float,
     aligned: str,
     steps: int | None,
+    features: str | None,
+    weights: str | None,
     tile: int | None,
     bits: int | None,
     seed: int,
@@ -85,28 +89,20 @@ def command(
     ebmlib fit photos/good -o part.safetensors --recipe experts --steps 8000
     """
     import warnings
-    from dataclasses import replace
 
     from ebmlib.checkpoint import CheckpointError, check_folder
     from ebmlib.data.images import list_images
     from ebmlib.data.resizing import parse_size
     from ebmlib.detector import EnergyDetector
     from ebmlib.findings import findings
-    from ebmlib.recipes import make_recipe
     from ebmlib.survey import in_subfolders, survey
 
     began = time.monotonic()
     if output.suffix != ".safetensors":
         raise ValueError(f"{output}: the name must end in .safetensors")
     check_folder(output)
-    chosen: Any = make_recipe(recipe)
+    chosen = _recipe(recipe, steps=steps, features=features, weights=weights)
     trains = hasattr(chosen, "steps")
-    if steps is not None:
-        if not trains:
-            raise ValueError(
-                f"the recipe {chosen.name!r} trains nothing; leave --steps out"
-            )
-        chosen = replace(chosen, steps=steps)
     detector = EnergyDetector(
         chosen,
         parse_size(size),
@@ -159,3 +155,25 @@ def command(
         click.echo(json.dumps(told, indent=1))
     else:
         click.echo(f"{output}: {made.recipe}, {seconds:.0f} s\n{made}")
+
+
+def _recipe(name: str, **options: Any) -> Any:
+    """The recipe with the options that were given.
+
+    Raises:
+        ValueError: an unknown name, or an option that it does not have.
+    """
+    from dataclasses import fields
+
+    from ebmlib.recipes import RECIPES, make_recipe
+
+    given = {key: value for key, value in options.items() if value is not None}
+    if name not in RECIPES or not given:
+        chosen = make_recipe(name)
+        if not given:
+            return chosen
+        name = chosen.name
+    known = {field.name for field in fields(RECIPES[name])}
+    if unknown := sorted(given.keys() - known):
+        raise ValueError(f"the recipe {name!r} has no --{unknown[0]}; leave it out")
+    return RECIPES[name](**given)
