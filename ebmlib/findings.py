@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 from ebmlib.calibration import exact_rate, rate_interval
 from ebmlib.data.resizing import check_size
 from ebmlib.detector import EnergyDetector
-from ebmlib.view.pose import PartFrame
+from ebmlib.view.pose import EXPLAINED, PartFrame
 from ebmlib.view.registration import Registration
+
+CLOSE = 0.1  # to the share from which position counts, so that both ways deserve a try
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Findings:
     Attributes:
         recipe: its name.
         layout: "still", "still, shifted", "turned" or "anywhere", see `__str__`.
+        explained: share of the variation that position explains, see
+            `ebmlib.view.pose`; None where that was not asked.
         max_shift: longest shift that is undone, in px of the resized photograph.
         photograph: (height, width) of the usual photograph, None if it is not known.
         resized: (height, width) to which it is resized.
@@ -36,6 +40,7 @@ class Findings:
 
     recipe: str
     layout: str
+    explained: float | None
     max_shift: float
     photograph: tuple[int, int] | None
     resized: tuple[int, int]
@@ -104,17 +109,26 @@ class Findings:
         return found
 
     def _layout(self) -> str:
+        share = ""
+        if self.explained is not None:
+            share = f" (position explains {100 * self.explained:.0f} % of what varies)"
+        still = (
+            f"The parts lie nearly alike{share}, so every place is compared with the "
+            "same place of good parts"
+        )
+        close = ""
+        if self.explained is not None and abs(self.explained - EXPLAINED) < CLOSE:
+            other = "yes" if self.layout == "anywhere" else "no"
+            close = f" Close to one half: try --aligned {other} as well."
         return {
-            "still": "The part always lies in the same place, so every place is "
-            "compared with the same place of good parts.",
-            "still, shifted": "The part always lies in the same place, so every place "
-            "is compared with the same place of good parts; shifts of up to "
-            f"{self.max_shift:.2g} px are undone first.",
-            "turned": "The part lies in any direction on a plain ground, so every "
+            "still": f"{still}.",
+            "still, shifted": f"{still}; shifts of up to {self.max_shift:.2g} px are "
+            "undone first.",
+            "turned": "The parts lie in any direction on a plain ground, so every "
             "photograph is turned to one pose first.",
-            "anywhere": "Position says nothing here (a texture, or parts in any "
-            "place), so every place is compared with all places of good parts.",
-        }[self.layout]
+            "anywhere": f"Position says little{share}, as in a texture, so every place "
+            "is compared with all places of good parts.",
+        }[self.layout] + close
 
     def _resolution(self) -> str:
         first = _sides(self.resized)
@@ -166,6 +180,7 @@ def findings(
     return Findings(
         recipe=detector.recipe_.name,
         layout=layout,
+        explained=view.layout_.explained if view.layout_ is not None else None,
         max_shift=shift,
         photograph=sizes.most_common(1)[0][0] if sizes else None,
         resized=check_size(detector.image_size),

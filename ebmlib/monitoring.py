@@ -116,7 +116,7 @@ class Watch:
         )
         kept = int(few_false_flags(self.p_values, SHARE).sum())
         lines.append(
-            f"flagged so that at most {100 * SHARE:.0f} % are good parts: {kept}"
+            f"so odd that at most {100 * SHARE:.0f} % of them are good parts: {kept}"
         )
         return "\n".join([*lines, self.verdict()])
 
@@ -210,8 +210,15 @@ def draw(found: Watch, path: Path) -> None:
         at = np.arange(1, count + 1)
         top.plot(at, found.levels, color=GOOD, ls="-")
         top.axhline(found.limit, color=DEFECT, ls="--")
-        top.annotate("calls from here on", (1, found.limit), (4, 3), color=DEFECT,
-                     textcoords="offset points", fontsize=9)  # fmt: skip
+        top.annotate(
+            "calls from here on",
+            (count, found.limit),
+            (0, 4),
+            textcoords="offset points",
+            color=DEFECT,
+            fontsize=9,
+            ha="right",
+        )
         top.set(ylabel="level of the bucket", title="flags: more than promised?")
         size = min(found.window, count)
         middles = (np.arange(len(found.z)) + 0.5) * size

@@ -1,6 +1,8 @@
 """Photographs of drawn parts and the commands on them, for the tests of commands."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from click.testing import CliRunner, Result
@@ -19,6 +21,12 @@ def ebmlib(*words: object, code: int = 0) -> Result:
             done.exception
         )
     return done
+
+
+def told(*words: object, code: int = 0) -> dict[str, Any]:
+    """What the command line says as JSON, after the lines of its progress."""
+    text = ebmlib(*words, code=code).output
+    return json.loads(text[text.index("{\n") :])
 
 
 def part(seed: int, side: int = 48, defect: bool = False) -> np.ndarray:

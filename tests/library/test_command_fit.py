@@ -1,11 +1,10 @@
 """`ebmlib fit`: one file, what was found in words, and what will hurt."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
-from drawn_parts import QUICK, ebmlib, part, photographs
+from drawn_parts import QUICK, ebmlib, part, photographs, told
 from PIL import Image
 
 from ebmlib.detector import EnergyDetector
@@ -33,7 +32,7 @@ def test_a_folder_becomes_a_file_and_a_few_sentences(good, tmp_path):
 def test_json_holds_the_numbers(good, tmp_path):
     output = tmp_path / "part.safetensors"
     words = ["fit", good, "-o", output, *QUICK, "--false-alarms", "0.01", "--json"]
-    found = json.loads(ebmlib(*words).stdout)
+    found = told(*words)
     assert found["photographs"] == 40 and found["held_out"] == 20
     assert found["needed"] == 99 and found["promised"] is False
     assert found["layout"].startswith("still") and found["gray"] is True

@@ -1,11 +1,9 @@
 """`ebmlib monitor`: quiet without drift, and the direction where there is some."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from drawn_parts import ebmlib
+from drawn_parts import ebmlib, told
 from PIL import Image
 
 from ebmlib.calibration import conformal_p_values
@@ -46,7 +44,7 @@ def test_scores_that_rise_are_seen_by_both_tests(tmp_path):
     said = ebmlib(*words).output
     assert "The scores have risen (photographs 201 to 300)" in said
     assert "more flags than promised, seen at photograph 2" in said
-    found = json.loads(ebmlib(*words, "--json", "--exit-code", code=1).stdout)
+    found = told(*words, "--json", "--exit-code", code=1)
     assert found["drifted"] and found["odd_window"] == 3 and len(found["z"]) == 4
     assert 200 < found["bucket_full_at"] < 300 and (tmp_path / "here.png").exists()
 

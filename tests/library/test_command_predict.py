@@ -1,12 +1,11 @@
 """`ebmlib predict`: a row and two pictures a photograph, and every kind of bad file."""
 
-import json
 import time
 
 import numpy as np
 import pytest
 import torch
-from drawn_parts import QUICK, ebmlib, part, photographs
+from drawn_parts import QUICK, ebmlib, part, photographs, told
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -74,10 +73,10 @@ def test_fewer_pictures_can_be_asked_for(which, count, detector, new, tmp_path):
 
 def test_exit_code_1_only_where_it_is_asked_for(detector, new, tmp_path):
     words = ["predict", detector, new, "--maps", "none", "--out", tmp_path / "out"]
-    found = json.loads(ebmlib(*words, "--json").stdout)
+    found = told(*words, "--json")
     assert found["photographs"] == 5 and found["anomalous"] >= 1
     assert found["normal"] + found["anomalous"] == 5 and found["errors"] == []
-    again = json.loads(ebmlib(*words, "--json", "--exit-code", code=1).stdout)
+    again = told(*words, "--json", "--exit-code", code=1)
     assert again["before"] == 5 and again["photographs"] == 5
 
 

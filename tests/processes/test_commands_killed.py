@@ -1,6 +1,5 @@
 """The real program, killed and stopped: no row lost or doubled, no half file."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,7 +7,7 @@ import sys
 import time
 
 import pytest
-from drawn_parts import QUICK, ebmlib, photographs
+from drawn_parts import QUICK, ebmlib, photographs, told
 
 from ebmlib.prediction_table import read_rows
 
@@ -40,7 +39,7 @@ def test_a_killed_prediction_goes_on_with_every_row_once(tmp_path):
     process.communicate()
     before = len(read_rows(table))
     assert 8 < before < 120
-    found = json.loads(ebmlib(*words, "--json").stdout)
+    found = told(*words, "--json")
     assert found["photographs"] == 120 and found["unreadable"] == 1
     names = sorted(row.path for row in read_rows(table))
     assert names == [str(new / f"{index}.png") for index in range(100, 220)]
