@@ -10,6 +10,7 @@ command skips what is there. `ebmlib.results_files` says what the files are call
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import inspect
@@ -31,7 +32,12 @@ from ebmlib.baselines import BASELINES
 from ebmlib.data import Category, elpv, load
 from ebmlib.data.images import list_images
 from ebmlib.data.mvtec_layout import LayoutError, categories_in, first_of, pair_masks
-from ebmlib.data.resizing import Size, describes_vanished
+from ebmlib.data.resizing import (
+    Size,
+    check_size,
+    describes_vanished,
+    parse_size,
+)
 from ebmlib.data.synthetic import CATEGORIES
 from ebmlib.detector import EnergyDetector
 from ebmlib.metrics import (
@@ -666,11 +672,10 @@ def image_size(least: int) -> Callable[[str], Size]:
     """Reads a size from the command line: "128", or "256x640" (height x width)."""
 
     def read(text: str) -> Size:
-        words = text.strip().lower().split("x")
-        if len(words) <= 2 and all(word.isascii() and word.isdigit() for word in words):
-            height, width = int(words[0]), int(words[-1])
-            if min(height, width) >= least:
-                return height if height == width else (height, width)
+        with contextlib.suppress(ValueError):
+            size = parse_size(text)
+            if min(check_size(size)) >= least:
+                return size
         raise argparse.ArgumentTypeError(
             f"must be a whole number of at least {least}, or two of them as "
             f"HEIGHTxWIDTH, such as 256x640; got {text!r}"

@@ -12,6 +12,7 @@ import warnings
 from fractions import Fraction
 
 import torch
+from scipy.stats import beta
 from torch import Tensor
 
 GUARANTEES = ("image", "pixel")
@@ -108,6 +109,30 @@ def conformal_p_values(scores: Tensor, calibration: Tensor) -> Tensor:
     below = torch.searchsorted(calibration, torch.as_tensor(scores).to(calibration))
     count = len(calibration)
     return (1.0 + count - below) / (count + 1)
+
+
+def rate_interval(
+    count: int, rate: float, confidence: float = 0.9
+) -> tuple[float, float]:
+    """Between which false-alarm rates the threshold of `count` normal images lies.
+
+    The threshold is the k-th smallest of n scores, see `conformal_threshold`. The rate
+    of one such threshold then follows Beta(n + 1 - k, k), whatever the scores (chapter
+    14); these are its central quantiles. Beyond the k = n of too few images it is that
+    of the largest score.
+
+    Args:
+        count: n, at least 1.
+        rate: as in `conformal_threshold`.
+        confidence: probability of the interval, in (0, 1).
+
+    Source: Wilks (1941); Vovk (2012), *Conditional validity of inductive conformal
+    predictors*.
+    """
+    rank = min(math.ceil((count + 1) * (1 - exact_rate(rate))), count)
+    tail = (1 - confidence) / 2
+    low, high = beta.ppf([tail, 1 - tail], count + 1 - rank, rank)
+    return float(low), float(high)
 
 
 def exact_rate(rate: float) -> Fraction:

@@ -417,9 +417,11 @@ class EnergyDetector(Estimator):
         tensors, header = read_checkpoint(path, FORMAT)
         version = header.get("format_version") if isinstance(header, dict) else None
         if version != FORMAT_VERSION:
+            newer = isinstance(version, int) and version > FORMAT_VERSION
+            way_out = "Update ebmlib" if newer else "Fit the detector anew"
             raise CheckpointError(
                 f"{path} has detector format {version!r}; this version of ebmlib reads "
-                f"format {FORMAT_VERSION}. Fit the detector anew."
+                f"format {FORMAT_VERSION}. {way_out}."
             )
         device = choose_device(device)
         try:

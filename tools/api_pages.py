@@ -16,7 +16,7 @@ TITLES = {
     3: ("Training and thresholds", "A loop that cannot fail silently."),
     4: ("Views and recipes", "What an energy sees, and ways to make one."),
     5: ("The detector", "The whole method in one object."),
-    6: ("The benchmark", "Measuring detectors and baselines the same way."),
+    6: ("Commands and benchmark", "From folders of photographs to files."),
     BOOK: ("The book's own package", "`ebmbook`: what only serves the chapters."),
 }
 INDEX = """\

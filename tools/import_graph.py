@@ -38,15 +38,20 @@ LAYERS: dict[int, tuple[str, ...]] = {
         *("random", "devices", "torchvision_import", "checkpoint", "results_files"),
         *("arguments", "progress", "global_random", "smoothing"),
         *("metrics", "plotting", "data"),
+        *("survey", "regions", "overlay"),
     ),
     2: (
         *("langevin", "replay", "losses", "objectives"),
         *("scoring", "fields", "parzen", "residual", "products", "baselines"),
     ),
-    3: ("training", "guard", "runlog", "state", "fingerprint", "calibration"),
+    3: ("training", "guard", "runlog", "state", "fingerprint", "calibration", "drift"),
     4: ("plan", "feature_recipes", "recipes", "view"),
     5: ("detector", "pipeline", "prediction"),
-    6: ("benchmark", "sweep", "cli", "report", "export"),
+    6: (
+        *("benchmark", "sweep", "findings", "prediction_table", "judge"),
+        *("monitoring",),
+        *("report", "export", "commands", "__main__"),
+    ),
 }
 BOOK = 7  # everything in ebmbook
 IMPORT_NAMES = {"pillow": "PIL", "scikit-learn": "sklearn"}  # where they differ

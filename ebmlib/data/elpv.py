@@ -18,6 +18,7 @@ Solar Energy 185, 2019; Deitsch et al., Machine Vision and Applications 32, 2021
 """
 
 import importlib.util
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -163,6 +164,46 @@ def split_of(name: str, split: str = "modules") -> Split:
         rule,
     )
     return Split(train, good, [c for c in cells if c.probability == 1], notes)
+
+
+def write(folder: str | Path, name: str, split: str = "modules") -> dict[str, int]:
+    """Copy the cells of one kind into the layout of MVTec AD, without masks.
+
+    The folder gets its name when all cells are in it.
+
+    Args:
+        folder: that is made; it must not exist.
+        name: as in `load_elpv`.
+        split: as there.
+
+    Returns:
+        How many photographs each of "train/good", "test/good" and "test/defective" has.
+
+    Raises:
+        ElpvError: as `load_elpv`.
+        ValueError: the folder exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise ValueError(f"{folder}: exists already; name a new folder")
+    found = split_of(name, split)
+    parts = {
+        "train/good": found.train,
+        "test/good": found.good,
+        "test/defective": found.defective,
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = folder.with_name(f".{folder.name}.copying")
+    shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed
+    try:
+        for part, cells in parts.items():
+            (staging / part).mkdir(parents=True)
+            for cell in cells:
+                shutil.copyfile(cell.image, staging / part / cell.image.name)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return {part: len(cells) for part, cells in parts.items()}
 
 
 # ------------------------------------------------------------------------ the package

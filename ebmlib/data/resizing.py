@@ -32,6 +32,22 @@ def check_size(size: Size) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
+def parse_size(text: str) -> Size:
+    """The size in words such as "256", or "256x640" for height x width.
+
+    Raises:
+        ValueError: anything else.
+    """
+    words = text.strip().lower().split("x")
+    if len(words) > 2 or not all(word.isascii() and word.isdigit() for word in words):
+        raise ValueError(
+            "a size is a whole number of pixels, or two of them as HEIGHTxWIDTH, such "
+            f"as 256x640; got {text!r}"
+        )
+    height, width = check_size((int(words[0]), int(words[-1])))
+    return height if height == width else (height, width)
+
+
 @functools.lru_cache(maxsize=64)
 def _area_weights(old: int, new: int) -> scipy.sparse.csr_array:
     """(new, old): row i holds the share of each old pixel in the area of pixel i.
