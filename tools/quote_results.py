@@ -17,6 +17,7 @@ RESULTS = ROOT / "results"
 CATEGORIES = ("mvtec/bottle", "mvtec/screw")
 METHOD = "contrast"
 SCORES = ("energy", "max", "top", "l2")
+LONGER = ("gradient_au_pro", "gradient_max", "energy", "chain_drift_to_noise")
 MARK = "<!-- quoted results -->"
 
 
@@ -36,21 +37,24 @@ def runs(category: str) -> list[tuple[int, dict[str, float]]]:
 
 
 def longer_runs() -> str:
-    """Chapter 7: what more updates of contrastive divergence buy, by length."""
+    """Chapter 7: energy and gradient map of its run, and of a longer one."""
     made = record(RESULTS, "longer_run")
     if made is None:
         raise SystemExit("no record: run python benchmarks/longer_run.py first")
     lines = [
-        "| updates | energy | gradient map, maximum | drift to noise |",
-        "|--:|--:|--:|--:|",
+        "| updates | seeds | AU-PRO, map | AUROC, largest map value | AUROC, energy "
+        "| drift to noise |",
+        "|--:|--:|--:|--:|--:|--:|",
     ]
     for steps in sorted({row["steps"] for row in made["rows"]}):
         rows = [row for row in made["rows"] if row["steps"] == steps]
-        cells = []
-        for key in ("energy", "gradient_max", "chain_drift_to_noise"):
+        cells = [str(len(rows))]
+        for key in LONGER:
             values = [row[key] for row in rows]
-            mean = sum(values) / len(values)
-            cells.append(f"{mean:.2f} ({min(values):.2f}–{max(values):.2f})")
+            cell = f"{sum(values) / len(values):.2f}"
+            if len(values) > 1:
+                cell += f" ({min(values):.2f}–{max(values):.2f})"
+            cells.append(cell)
         lines.append(f"| {steps} | {' | '.join(cells)} |")
     return "\n".join([MARK, "", *lines])
 

@@ -4,10 +4,44 @@ import pytest
 import torch
 
 from ebmbook.exercises import check
+from ebmlib.langevin import langevin
 
 
 def rms(gradient):
     return gradient.square().mean().sqrt()
+
+
+def loop(
+    *,
+    noise=None,
+    sign=1,
+    persistent=True,
+    move=True,
+    step=True,
+    result=True,
+    optimize=None,
+):
+    """Contrastive divergence by hand, with one thing wrong."""
+
+    def learn(energy, points, chains, generator):
+        parameters = list(energy.parameters()) if optimize is None else optimize(energy)
+        adam = torch.optim.Adam(parameters)
+        for t in range(150):
+            adam.param_groups[0]["lr"] = 0.05 * (1 - t / 150)
+            x, index = chains.sample(len(points), generator)
+            if move:
+                options = {"steps": 10, "step_size": 4e-4, "noise": noise}
+                x = langevin(energy, x, generator=generator, **options).x
+            if persistent:
+                chains.write(index, x)
+            loss = sign * (energy(points).mean() - energy(x).mean())
+            adam.zero_grad()
+            loss.backward()
+            if step:
+                adam.step()
+        return energy if result else 0.5
+
+    return learn
 
 
 def without_gradient(f, x, negatives):
@@ -18,6 +52,7 @@ def without_gradient(f, x, negatives):
 @pytest.mark.parametrize(
     "label, answer",
     [
+        ("ex-07-loop", loop()),
         ("ex-07-step", lambda g, snr, noise: (snr * noise / rms(g)).view(1).numpy()),
         ("ex-07-sign", lambda f, x, n: f(n.detach()).mean() - f(x).mean()),
         ("ex-07-step", lambda gradient, snr, noise: snr * noise / rms(gradient)),
@@ -38,7 +73,17 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-07-step", lambda g, snr, noise: noise / rms(g), "snr, is missing"),
         ("ex-07-step", lambda g, snr, noise: snr * noise / g.abs().mean(), "magnitude"),
         ("ex-07-step", lambda g, snr, _: 2 * (snr / rms(g)) ** 2, "an exact chain"),
-        ("ex-07-step", lambda g, snr, noise: 1.0, "with rms"),
+        ("ex-07-step", lambda g, snr, noise: 1.0, "yours is 1.000e+00"),
+        ("ex-07-step", lambda g, snr, noise: snr * noise / g.std(), "subtracts the"),
+        ("ex-07-step", lambda g, snr, noise: rms(g) / (snr * noise), "upside down"),
+        ("ex-07-loop", loop(noise=0.02), "half the variance"),
+        ("ex-07-loop", loop(noise=0.0), "too narrow"),
+        ("ex-07-loop", loop(persistent=False), "write them back"),
+        ("ex-07-loop", loop(move=False), "by Langevin steps"),
+        ("ex-07-loop", loop(sign=-1), "the wrong way round"),
+        ("ex-07-loop", loop(step=False), "step()"),
+        ("ex-07-loop", loop(result=False), "got float"),
+        ("ex-07-loop", loop(optimize=lambda e: [e.factor]), "mean is off by"),
         ("ex-07-step", lambda g, s, noise: g.mean((1, 2, 3)), "one number for all"),
         ("ex-07-sign", lambda f, x, n: (f(n).mean() - f(x).mean()).item(), "a tensor"),
         ("ex-07-sign", lambda f, x, n: (f(n).mean() - f(x).mean()).tolist(), "flow"),
