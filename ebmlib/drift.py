@@ -1,4 +1,4 @@
-"""Does today still resemble the day of the calibration? (chapter 14)
+"""Does today still resemble the day of the calibration? (chapter 15)
 
 All of it works on what a table of predictions holds: the flags and the conformal
 p-values of photographs in the order in which they were taken. A p-value is a rank among

@@ -1,4 +1,4 @@
-"""The command line `ebmlib`: one file for each command (chapter 14).
+"""The command line `ebmlib`: one file for each command (chapter 15).
 
 A file of this package defines a click command named `command` and is imported when it
 is called, so `ebmlib --help` is quick. What is wrong is said in one line that names the

@@ -29,7 +29,7 @@ def command(
 ) -> None:
     """Say whether SCORES, a table that predict wrote, have drifted.
 
-    Two tests of chapter 14 look at the photographs in the order of the table, which
+    Two tests of chapter 15 look at the photographs in the order of the table, which
     must be that of time. A bucket notices more flags than promised, a rank test notices
     scores that rise or fall. Both know how often they call without a cause.
 

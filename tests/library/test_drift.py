@@ -44,7 +44,7 @@ def test_the_run_length_is_the_mean_of_many_lines():
 def test_the_limit_is_the_smallest_that_keeps_calm(rate):
     limit, up = bucket_limit(rate, 20_000), bucket_step(rate)
     assert run_length(rate, up, limit) >= 20_000 > run_length(rate, up, limit - 1)
-    assert rate != 0.05 or limit == 50  # that of chapter 14
+    assert rate != 0.05 or limit == 50  # that of chapter 15
 
 
 def test_z_of_ranks_is_that_of_the_scores():
@@ -66,7 +66,7 @@ def test_z_of_exchangeable_scores_has_mean_zero_and_variance_one():
 
 
 def test_the_largest_cut_below_its_line_flags():
-    p = [0.1, 0.1, 0.7]  # compared with 1/15, 2/15 and 3/15, by hand in chapter 14
+    p = [0.1, 0.1, 0.7]  # compared with 1/15, 2/15 and 3/15, by hand in chapter 15
     assert few_false_flags(p, 0.2).tolist() == [True, True, False]
     assert few_false_flags(p, 0.01).tolist() == [False] * 3
 
