@@ -2,8 +2,8 @@
 
 A recipe says which energy, which objective, which settings of the training loop and
 which map belong together. Chapter 7 follows `ContrastiveDivergence` step by step,
-chapter 9 builds `Contrast`, chapter 12 `Experts`. A recipe of your own is a class with
-the attributes of `Recipe`:
+chapter 9 reads the maps of `Contrast`, chapter 12 builds `Experts`. A recipe of your
+own is a class with the attributes of `Recipe`:
 
     EnergyDetector(Experts(steps=8000), image_size=256)
     EnergyDetector("experts", image_size=256)   # the recipe with its default options

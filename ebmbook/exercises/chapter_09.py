@@ -28,6 +28,10 @@ def _slope(slope_along) -> str:
         (h**2 * truth, "/ 2 * h multiplies by h; write / (2 * h)."),
         (2 * h * truth, "divide the difference of the energies by 2 h."),
         (truth / d.norm(dim=1), "d is not normalized here: keep its length."),
+        (
+            truth / d.norm(),
+            "d is divided by the length of the whole batch: keep the length of each d.",
+        ),
     ):
         if torch.allclose(value, wrong, rtol=1e-6):
             raise Hint(hint)
@@ -118,6 +122,11 @@ def _three_steps(thrice: Tensor, x: Tensor, m: Tensor) -> None:
         raise Hint("each step is 1 / kappa; do not divide it by `steps`, too.")
     if is_left(-1 / 2):
         raise Hint("one step is right, three are not: take the gradient anew.")
+    if is_left(-7 / 8):  # the gradients of all steps add up
+        raise Hint(
+            "one step is right, three are not: the gradients of all steps add up. Each "
+            "call of backward() adds to x.grad; begin each step with a fresh one."
+        )
     raise Hint("one step is right, three are not: each begins where the last ended.")
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
+import numpy as np
 import torch
-from scipy.stats import norm
 
 from ebmbook.exercises import Exercise, Hint
-from ebmbook.exercises.answers import real_number
 
 
 def _soft(soft_maximum) -> str:
@@ -120,7 +118,7 @@ def _soft(soft_maximum) -> str:
             "subtract the largest exponent of each image, and nothing must be bounded "
             "or replaced."
         )
-    return "One knob from the mean to the maximum."
+    return "One parameter leads from the mean to the maximum."
 
 
 def _soft_mean(values: torch.Tensor, beta: float) -> torch.Tensor:
@@ -165,117 +163,104 @@ def _divisor_slip(divisor: float, n: int, beta: float) -> str:
     )
 
 
-def _shift(needed_shift) -> str:
-    for n, k, target in ((4096, 50, 0.9), (1024, 7, 0.75)):
-        value = real_number(
-            partial(needed_shift, n, k, target),
-            "this is not a real number, as after the root of a negative one; "
-            "norm.ppf(target) is positive here, and so is the root u that you need.",
-        )
-        q = norm.ppf(target)
-        u = _root(q, n)
-        right = math.sqrt(u / k)
-        if math.isclose(value, right, rel_tol=1e-4):
-            continue
-        for other, hint in (
-            (-right, "the shift is positive; take the positive root of u / k."),
-            (u / k, "this is delta squared; take the root."),
-            (u, "this is u = k delta^2; divide it by k and take the root."),
-            (math.sqrt(u), "this is the root of u = k delta^2; divide u by k first."),
-            (math.sqrt(u) / k, "k belongs under the root: delta^2 is u / k."),
-            (math.sqrt(u * k), "u is k delta^2, so divide by k, do not multiply."),
-            (math.sqrt(k / u), "this is upside down: delta^2 is u / k, not k / u."),
-            (math.sqrt(_root(q, k) / n), "n and k are exchanged."),
-            (
-                math.sqrt(2 * q * math.sqrt(n) / k),
-                "the variance of the defect itself, 4 k delta^2, is missing.",
-            ),
-            (
-                math.sqrt(q * math.sqrt(2 * n) / k),
-                "this has the variance of a normal image only, 2n; that of the "
-                "defective one, 2n + 4 k delta^2, is added.",
-            ),
-            (
-                math.sqrt((2 * q**2 + q * math.sqrt(4 * q**2 + 2 * n)) / k),
-                "this has the variance of the defective image only; that of a normal "
-                "one, 2n, is added.",
-            ),
-            (
-                math.sqrt((q**2 + q * math.sqrt(q**2 + 4 * n)) / 2 / k),
-                "the factor 4 under the root of the equation is lost.",
-            ),
-            (
-                math.sqrt(2 * u / k),
-                "u is twice too large: solving a quadratic equation divides by 2.",
-            ),
-            (
-                math.sqrt((2 * q * math.sqrt(q**2 + n) - 2 * q**2) / k),
-                "this is the negative root of the quadratic without its sign; take "
-                "the positive one.",
-            ),
-            (
-                math.sqrt((2 * q**2 + 2 * q * math.sqrt(n)) / k),
-                "u also stands on the right side, 4 q^2 (n + u): the inner root is "
-                "that of q^2 + n.",
-            ),
-            (
-                q * math.sqrt(2 * n) / k,
-                "this is the answer for the mean, not for the l2 norm.",
-            ),
-            (
-                math.sqrt(_root(target, n) / k),
-                "q is norm.ppf(target), not the target itself.",
-            ),
-            (
-                math.sqrt(_root(norm.cdf(target), n) / k),
-                "q is norm.ppf(target), the inverse of norm.cdf.",
-            ),
-            (
-                math.sqrt(_root(norm.pdf(target), n) / k),
-                "q is norm.ppf(target); norm.pdf is the density.",
-            ),
-            (
-                math.sqrt(_root(norm.ppf((1 + target) / 2), n) / k),
-                "q is norm.ppf(target), not norm.ppf((1 + target) / 2).",
-            ),
-            (
-                math.sqrt(_root(norm.ppf(0.9), n) / k),
-                "this is the answer for AUROC 0.9; compute q from target.",
-            ),
-            (
-                math.sqrt(_root(q, 4096) / k),
-                "this is the answer for 4096 pixels; use n, not a fixed number.",
-            ),
-            (
-                math.sqrt(_root(norm.ppf(0.9), 4096) / k),
-                "this is the answer for AUROC 0.9 and 4096 pixels; use target and n.",
-            ),
-        ):
-            if math.isclose(value, other, rel_tol=1e-5):
-                raise Hint(hint)
-        if abs(value - right) < 0.03:
-            raise Hint(
-                f"near: for n = {n}, k = {k}, target {target} it should be "
-                f"{right:.5f}, got {value:.5f}. If you search for the root, lower the "
-                "tolerance (xtol); if you use a formula, look at its small terms."
-            )
+def _paired(paired_gains) -> str:
+    """Replicates of a difference of two AUROCs, on 12 anomalous and 8 normal images."""
+    labels = np.arange(20) < 12
+    rng = np.random.default_rng(10)
+    energy = rng.standard_normal(20) + 0.8 * labels
+    score = energy + 0.5 * rng.standard_normal(20) + 0.4 * labels
+    n = 1500
+
+    def drawn(one, two, which, count=n, seed=1):
+        generator = np.random.default_rng(seed)
+        arrays = tuple(np.array(a) for a in (one, two, which))
+        found = np.asarray(paired_gains(*arrays, count, generator), dtype=float)
+        if not all(map(np.array_equal, arrays, (one, two, which))):
+            raise Hint("your function changed its input; work on a copy.")
+        return found
+
+    value = drawn(score, energy, labels)
+    if value.shape in ((), (2,)):
+        raise Hint("return all n replicates, not their mean or an interval.")
+    if value.shape != (n,):
+        raise Hint(f"the result should have shape ({n},), got {value.shape}.")
+    if not np.isfinite(value).all():
         raise Hint(
-            f"for n = {n}, k = {k}, target {target} it should be "
-            f"{right:.3f}, got {value:.3f}."
+            "some replicates are not finite: each class must keep its number of images."
         )
-    return "A defect of four times the pixels may be half as strong."
+    order = _wins(score, labels) - _wins(energy, labels)  # (12, 8)
+    right = order.mean()
+    if np.ptp(value) < 1e-9:
+        raise Hint(
+            "all replicates are equal: draw the images *with* replacement, anew for "
+            "each replicate."
+        )
+    if np.abs(drawn(2 * energy + 1, energy, labels, 20)).max() > 1e-9:
+        raise Hint(
+            "2 E + 1 orders all images as E does, so its gain is 0 in every replicate; "
+            "here it is not. Use the *same* images for both scores."
+        )
+    rows, columns = (_counts(k, 20_000) for k in order.shape)
+    spread = _weighted(order, rows, columns).std()
+    tolerance = 5 * spread / math.sqrt(n)
+    if abs(value.mean() - right) > tolerance:
+        if abs(value.mean() + right) < tolerance:
+            raise Hint("the sign is reversed: AUROC of the map minus AUROC of E.")
+        raise Hint(
+            f"the replicates should lie around the gain {right:+.3f}, their mean is "
+            f"{value.mean():+.3f}; draw every image with the same probability."
+        )
+    every, some = np.ones((1, 12)), np.ones((1, 8))
+    for wrong, hint in (
+        (_weighted(order, rows, some), "only the anomalous images are drawn anew"),
+        (_weighted(order, every, columns), "only the normal images are drawn anew"),
+    ):
+        if abs(value.std() / wrong.std() - 1) < 0.08 < abs(spread / wrong.std() - 1):
+            raise Hint(f"{hint}; the others change from test set to test set, too.")
+    if abs(value.std() / spread - 1) > 0.12:
+        raise Hint(
+            f"the spread of the replicates should be {spread:.3f}, got "
+            f"{value.std():.3f}; draw 12 anomalous and 8 normal images, as many as "
+            "there are."
+        )
+    again = drawn(score, energy, labels, 20), drawn(score, energy, labels, 20)
+    if not np.array_equal(*again):
+        raise Hint("the same rng should give the same replicates; draw from `rng`.")
+    if np.array_equal(again[0], drawn(score, energy, labels, 20, seed=2)):
+        raise Hint("another rng gives the same replicates; draw from the one given.")
+    few = np.arange(20) < 18  # two normal images: a plain draw misses them at times
+    try:
+        kept = drawn(score, energy, few, 200)
+    except ValueError as error:
+        raise Hint(
+            "with two normal images some replicates have none. Draw from each class by "
+            "itself, so that each keeps its number."
+        ) from error
+    if not np.isfinite(kept).all():
+        raise Hint("each class must keep its number of images in every replicate.")
+    return "Only the pairs on which the two scores disagree carry noise."
 
 
-def _root(q: float, n: int) -> float:
-    """The positive root u of u^2 = 4 q^2 (n + u), for q > 0."""
-    return 2 * q**2 + 2 * q * math.sqrt(q**2 + n)
+def _wins(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(anomalous, normal): 1 where the anomalous image scores higher, 1/2 for a tie."""
+    return 0.5 * (1 + np.sign(scores[labels][:, None] - scores[~labels]))
+
+
+def _counts(k: int, n: int) -> np.ndarray:
+    """How often each of `k` images is drawn, in `n` resamples: (n, k)."""
+    return np.random.default_rng(k).multinomial(k, np.full(k, 1 / k), n)
+
+
+def _weighted(order: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The mean of `order` in resamples of its rows and columns."""
+    return ((rows @ order) * columns).sum(1) / order.size
 
 
 EXERCISES = {
     "ex-10-soft": Exercise(
         _soft, "Begin with torch.logsumexp over the flattened pixels."
     ),
-    "ex-10-shift": Exercise(
-        _shift, "Put u = k delta^2; squaring gives a quadratic equation for u."
+    "ex-10-paired": Exercise(
+        _paired, "Begin with the indices of one replicate: rng.choice in each class."
     ),
 }

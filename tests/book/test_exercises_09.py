@@ -68,6 +68,19 @@ def by_mean(energy, x, kappa, steps):
     return x
 
 
+def accumulated(energy, x, kappa, steps):
+    """The gradient is never set to zero between the steps."""
+    x = x.clone().requires_grad_()
+    for _ in range(steps):
+        energy(x).sum().backward()
+        x.data = (x.data - x.grad / kappa).clamp(0, 1)
+    return x.detach()
+
+
+def unit_batch(energy, x, d, h):
+    return slope()(energy, x, d / d.norm(), h)
+
+
 def in_place(energy, x, kappa, steps):
     x -= input_gradient(energy, x) / kappa
     return x
@@ -103,6 +116,7 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-09-difference", slope(behind=0.0), "one-sided"),
         ("ex-09-difference", slope(ahead=0.0), "one-sided"),
         ("ex-09-difference", slope(unit=True), "keep its length"),
+        ("ex-09-difference", unit_batch, "of the whole batch"),
         ("ex-09-difference", slope(total=True), "one number per image"),
         ("ex-09-difference", lambda e, x, d, h: slope()(e, x, d, 1e-3), "exact slope"),
         ("ex-09-difference", lambda e, x, d, h: slope()(e, x, d, 0.3), "given"),
@@ -121,6 +135,7 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-09-repair", repair(short=True), "do not divide it by `steps`"),
         ("ex-09-repair", by_mean, "not their mean"),
         ("ex-09-repair", repair(stale=True), "take the gradient anew"),
+        ("ex-09-repair", accumulated, "add up"),
         ("ex-09-repair", repair(low=-9, high=9), "clamp after each"),
         ("ex-09-repair", repair(low=-9), "at 0 and at 1"),
         ("ex-09-repair", repair(low=-1), "at 0 and at 1"),

@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import brentq
-from scipy.stats import norm
 
 from ebmbook.exercises import check
+from ebmlib.metrics import image_auroc
 
 
 def soft(mean=True, scale=True, sign=1):
@@ -77,37 +76,69 @@ def along(axis):
     return answer
 
 
-def shift(root=True, pixels=True, own=True, quantile=norm.ppf):
-    def answer(n, k, target):
-        q = quantile(target)
-        u = 2 * q**2 * own + 2 * q * math.sqrt(q**2 * own + n)
-        u = u / k if pixels else u
-        return math.sqrt(u) if root else u
+def paired(one=True, two=True, again=False, sign=1, replace=True, own=False):
+    """The paired bootstrap, with mistakes: which classes are drawn anew, and how."""
+
+    def answer(score, energy, labels, n, rng):
+        rng = np.random.default_rng(7) if own else rng
+        gains = []
+        for _ in range(n):
+            index, other = (draw(labels, rng, (two, one), replace) for _ in range(2))
+            other = other if again else index
+            gain = image_auroc(score[index], labels[index])
+            gains.append(sign * (gain - image_auroc(energy[other], labels[other])))
+        return np.array(gains)
 
     return answer
 
 
-def from_root(formula):
-    """An answer made of k and the right u = k delta^2."""
-    return lambda n, k, target: formula(
-        shift(pixels=False, root=False)(n, k, target), k
+def draw(labels, rng, anew, replace):
+    groups = np.flatnonzero(~labels), np.flatnonzero(labels)
+    return np.concatenate(
+        [
+            rng.choice(group, len(group), replace) if fresh else group
+            for group, fresh in zip(groups, anew, strict=True)
+        ]
     )
 
 
-def from_quantile(formula):
-    """An answer whose k delta^2 is a formula of q and n."""
-    return lambda n, k, target: math.sqrt(formula(norm.ppf(target), n) / k)
+def fewer(score, energy, labels, n, rng):
+    half = np.concatenate([np.arange(0, 12, 2), np.arange(12, 20, 2)])
+    gains = []
+    for _ in range(n):
+        index = half[draw(labels[half], rng, (True, True), True)]
+        gains.append(auroc_gain(score, energy, labels, index))
+    return np.array(gains)
 
 
-def searched(xtol):
-    def answer(n, k, target):
-        def missing(delta):
-            signal = k * delta**2
-            return norm.cdf(signal / math.sqrt(4 * n + 4 * signal)) - target
+def auroc_gain(score, energy, labels, index):
+    areas = (image_auroc(s[index], labels[index]) for s in (score, energy))
+    return next(areas) - next(areas)
 
-        return brentq(missing, 0.05, 20, xtol=xtol)
 
-    return answer
+def of_half(score, energy, labels, n, rng):
+    """Half as many images as there are."""
+    groups = np.flatnonzero(~labels), np.flatnonzero(labels)
+    gains = []
+    for _ in range(n):
+        index = np.concatenate([rng.choice(g, (len(g) + 1) // 2) for g in groups])
+        gains.append(auroc_gain(score, energy, labels, index))
+    return np.array(gains)
+
+
+def of_all_classes(score, energy, labels, n, rng):
+    """Without regard to the classes, as a plain bootstrap."""
+    draws = (rng.choice(len(labels), len(labels)) for _ in range(n))
+    return np.array([auroc_gain(score, energy, labels, index) for index in draws])
+
+
+def global_random(score, energy, labels, n, rng):
+    return paired()(score, energy, labels, n, np.random.default_rng())
+
+
+def shifted(score, energy, labels, n, rng):
+    energy -= energy.min()
+    return paired()(score, energy, labels, n, rng)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +148,8 @@ def searched(xtol):
         ("ex-10-soft", lowered(highest, lambda top, beta: top[:, 0, 0])),
         ("ex-10-soft", lambda m, b: soft()(m, b).tolist()),
         ("ex-10-soft", in_place),
-        ("ex-10-shift", shift()),
-        ("ex-10-shift", searched(1e-8)),
-        ("ex-10-shift", lambda n, k, t: np.array([shift()(n, k, t)])),
+        ("ex-10-paired", paired()),
+        ("ex-10-paired", lambda *given: paired()(*given).tolist()),
     ],
 )
 def test_the_right_answer_is_accepted(label, answer):
@@ -178,65 +208,25 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-10-soft", along(2), "flatten both"),
         ("ex-10-soft", lambda m, b: m.flatten(1).median(1).values, "first score"),
         ("ex-10-soft", lambda m, b: "mean", "raised"),
-        ("ex-10-shift", shift(root=False), "take the root"),
-        ("ex-10-shift", shift(pixels=False), "divide u by k"),
-        ("ex-10-shift", shift(own=False), "4 k delta^2"),
-        ("ex-10-shift", shift(quantile=float), "not the target"),
+        ("ex-10-paired", paired(again=True), "same* images"),
+        ("ex-10-paired", paired(sign=-1), "sign is reversed"),
+        ("ex-10-paired", paired(replace=False), "with* replacement"),
+        ("ex-10-paired", paired(two=False), "only the anomalous images"),
+        ("ex-10-paired", paired(one=False), "only the normal images"),
+        ("ex-10-paired", paired(own=True), "the one given"),
+        ("ex-10-paired", global_random, "draw from `rng`"),
+        ("ex-10-paired", of_all_classes, "from each class"),
+        ("ex-10-paired", of_half, "as many as"),
+        ("ex-10-paired", fewer, "same probability"),
+        ("ex-10-paired", shifted, "changed its input"),
+        ("ex-10-paired", lambda *given: paired()(*given).mean(), "all n replicates"),
         (
-            "ex-10-shift",
-            lambda n, k, t: norm.ppf(t) * math.sqrt(2 * n) / k,
-            "for the mean",
+            "ex-10-paired",
+            lambda *given: np.quantile(paired()(*given), [0.025, 0.975]),
+            "not their mean",
         ),
-        ("ex-10-shift", lambda n, k, t: -shift()(n, k, t), "is positive"),
-        ("ex-10-shift", from_root(lambda u, k: u), "divide it by k"),
-        ("ex-10-shift", from_root(lambda u, k: math.sqrt(u) / k), "under the root"),
-        ("ex-10-shift", from_root(lambda u, k: math.sqrt(u * k)), "do not multiply"),
-        ("ex-10-shift", from_root(lambda u, k: math.sqrt(k / u)), "upside down"),
-        ("ex-10-shift", from_root(lambda u, k: math.sqrt(2 * u / k)), "twice too"),
-        ("ex-10-shift", lambda n, k, t: shift()(k, n, t), "exchanged"),
-        ("ex-10-shift", lambda n, k, t: shift()(n, k, 0.9), "compute q from"),
-        ("ex-10-shift", lambda n, k, t: shift()(4096, k, t), "use n, not"),
-        ("ex-10-shift", lambda n, k, t: shift()(4096, k, 0.9), "use target and n"),
-        ("ex-10-shift", shift(quantile=norm.cdf), "inverse of norm.cdf"),
-        ("ex-10-shift", shift(quantile=norm.pdf), "the density"),
-        ("ex-10-shift", shift(quantile=lambda t: norm.ppf((1 + t) / 2)), "1 + target"),
-        ("ex-10-shift", shift(quantile=norm.isf), "not a real number"),
-        (
-            "ex-10-shift",
-            from_quantile(lambda q, n: 2 * q**2 - 2 * q * math.sqrt(q**2 + n)),
-            "not a real number",
-        ),
-        ("ex-10-shift", lambda n, k, t: (-1.0) ** 0.5, "not a real number"),
-        ("ex-10-shift", lambda n, k, t: np.float64("nan"), "not a real number"),
-        (
-            "ex-10-shift",
-            from_quantile(lambda q, n: 2 * q * math.sqrt(q**2 + n) - 2 * q**2),
-            "without its sign",
-        ),
-        (
-            "ex-10-shift",
-            from_quantile(lambda q, n: 2 * q**2 + 2 * q * math.sqrt(n)),
-            "the inner root",
-        ),
-        (
-            "ex-10-shift",
-            from_quantile(lambda q, n: q * math.sqrt(2 * n)),
-            "a normal image only",
-        ),
-        (
-            "ex-10-shift",
-            from_quantile(lambda q, n: 2 * q**2 + q * math.sqrt(4 * q**2 + 2 * n)),
-            "the defective image only",
-        ),
-        (
-            "ex-10-shift",
-            from_quantile(lambda q, n: (q**2 + q * math.sqrt(q**2 + 4 * n)) / 2),
-            "factor 4",
-        ),
-        ("ex-10-shift", lambda n, k, t: np.roots([1, -4, -4 * n]), "one number"),
-        ("ex-10-shift", searched(0.02), "lower the tolerance"),
-        ("ex-10-shift", lambda n, k, t: brentq(math.exp, 0, 1), "raised ValueError"),
-        ("ex-10-shift", lambda n, k, t: 1.0, "should be"),
+        ("ex-10-paired", lambda *given: paired()(*given)[:, None], "shape (1500,)"),
+        ("ex-10-paired", lambda *given: "wide", "raised"),
     ],
 )
 def test_a_typical_mistake_gets_its_hint(label, answer, hint):
