@@ -1,0 +1,1 @@
+"""The command line `ebmlib`: one file for each command (chapter 14)."""
