@@ -45,8 +45,8 @@ LAYERS: dict[int, tuple[str, ...]] = {
     ),
     3: ("training", "guard", "runlog", "state", "fingerprint", "calibration"),
     4: ("plan", "feature_recipes", "recipes", "view"),
-    5: ("detector", "pipeline", "prediction"),
-    6: ("benchmark", "sweep", "cli", "report", "export", "commands"),
+    5: ("detector", "pipeline", "prediction", "export"),
+    6: ("benchmark", "sweep", "cli", "report", "commands"),
 }
 BOOK = 7  # everything in ebmbook
 IMPORT_NAMES = {"pillow": "PIL", "scikit-learn": "sklearn"}  # where they differ
