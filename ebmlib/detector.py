@@ -23,7 +23,7 @@ from dataclasses import replace
 from functools import wraps
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,9 @@ from ebmlib.runlog import TrainingLog
 from ebmlib.scoring import MAPS, MapStandardizer
 from ebmlib.training import train
 from ebmlib.view import View
+
+if TYPE_CHECKING:
+    from ebmlib.export import Exported
 
 FORMAT = "ebmlib.detector"
 _NOT_SETTINGS = ("recipe", "device")  # kept apart, and chosen where it runs
@@ -401,6 +404,30 @@ class EnergyDetector(Estimator):
             "bits": self.bits_,
         }
         write_checkpoint(path, tensors, header, FORMAT)
+
+    def export(
+        self,
+        path: str | Path,
+        *,
+        photo_size: Size | None = None,
+        batch: int = 1,
+    ) -> Exported:
+        """Write the whole chain, from photograph to map, as one graph.
+
+        See `ebmlib.export.export_detector`, which has the same arguments.
+
+        Args:
+            path: of the file, `.onnx` or `.pt2`.
+            photo_size: of the photographs that the graph takes; None: `image_size`.
+            batch: how many it takes at once.
+
+        Raises:
+            ExportError: the chain is no list of tensor operations.
+            ModuleNotFoundError, ValueError: see `ebmlib.export.export_detector`.
+        """
+        from ebmlib.export import export_detector  # its imports take seconds
+
+        return export_detector(self, path, photo_size=photo_size, batch=batch)
 
     @classmethod
     def load(

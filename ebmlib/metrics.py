@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.special import betaincinv
 
 Array = NDArray | torch.Tensor
 EIGHT_NEIGHBORS = np.ones((3, 3), dtype=int)
@@ -272,6 +273,28 @@ def _percentiles(
                 ) from error
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def share_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a share of which `count` of `total` were seen: (low, high).
+
+    low is the share with which `count` or more of `total` have probability
+    (1 - level) / 2, high the one with which `count` or fewer have it. The interval
+    covers the true share with probability at least `level`, whatever it is. With 0 of n
+    it begins at 0, with n of n it ends at 1; with total = 0 it is (0, 1).
+
+    count: from 0 to total. level: in (0, 1). Raises ValueError otherwise.
+    Source: Clopper and Pearson, Biometrika 26, 1934.
+    """
+    if not 0 <= count <= total or not 0 < level < 1:
+        raise ValueError(
+            "need 0 <= count <= total and 0 < level < 1, got "
+            f"count={count}, total={total}, level={level}."
+        )
+    tail, missed = (1 - level) / 2, total - count
+    low = betaincinv(count, missed + 1, tail) if count else 0.0
+    high = betaincinv(count + 1, missed, 1 - tail) if missed else 1.0
     return float(low), float(high)
 
 

@@ -46,11 +46,10 @@ LAYERS: dict[int, tuple[str, ...]] = {
     ),
     3: ("training", "guard", "runlog", "state", "fingerprint", "calibration", "drift"),
     4: ("plan", "feature_recipes", "recipes", "view"),
-    5: ("detector", "pipeline", "prediction"),
+    5: ("detector", "pipeline", "prediction", "export"),
     6: (
         *("benchmark", "sweep", "findings", "prediction_table", "judge"),
-        *("monitoring",),
-        *("report", "export", "commands", "__main__"),
+        *("monitoring", "report", "commands", "__main__"),
     ),
 }
 BOOK = 7  # everything in ebmbook
