@@ -1,4 +1,4 @@
-"""The whole chain as one graph that runs without Python (chapter 14).
+"""The whole chain as one graph that runs without Python (chapter 15).
 
     photograph uint8 (B, H, W, C)
       -> resize, frame, exposure     as `ebmlib.view`

@@ -1,4 +1,4 @@
-"""A report that a colleague can read without Python (chapter 14).
+"""A report that a colleague can read without Python (chapter 15).
 
 `write_report` scores a folder of photographs and writes one HTML file: scores and
 threshold, curves, what was found, the pictures that matter, settings and versions.
