@@ -129,7 +129,7 @@ def _watch(judge: Judge, folder: Path, idle: float | None) -> None:
     watch = FolderWatch(folder)
     click.echo(f"watching {folder}; Ctrl-C ends it", err=True)
     try:
-        while idle is None or time.monotonic() - watch.changed < idle:
+        while idle is None or watch.clock() - watch.changed < idle:
             for rows in judge(watch.ready(judge.table.done), True, watch.gives_up):
                 for row in rows:
                     said = f"{row.verdict:10}  {row.score:>8}  {row.path}"
