@@ -11,7 +11,7 @@ from ebmlib.checkpoint import write_checkpoint
 from ebmlib.commands import predict
 from ebmlib.data.watching import FolderWatch
 from ebmlib.detector import FORMAT, EnergyDetector
-from ebmlib.prediction_table import read_rows
+from ebmlib.prediction_table import PredictionTable, read_rows
 from ebmlib.regions import largest_region
 
 
@@ -237,6 +237,23 @@ def test_a_full_disk_leaves_whole_rows_and_pictures(
     assert [*out.rglob("*.tmp")] == [*out.rglob(".*")] == []
     ebmlib(*words)
     assert len(read_rows(out / "scores.csv")) == len([*(out / "maps").iterdir()]) == 5
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    detector, new, tmp_path, monkeypatch
+):
+    words = ["predict", detector, new, "--out", tmp_path / "out", "--batch", "2"]
+    append = PredictionTable.append
+
+    def stop(self, rows):
+        append(self, rows)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PredictionTable, "append", stop)
+        said = ebmlib(*words, code=130).output
+    assert said.endswith("stopped; the same command goes on from there\n")
+    assert told(*words, "--json")["before"] == 2
 
 
 def test_a_watched_folder_is_judged_as_it_fills(detector, new, tmp_path, monkeypatch):
