@@ -100,9 +100,9 @@ def main() -> int:
     """Judge, kill, go on, compare; 1 if a row is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--side", type=int, default=96, help="px of a photograph")
+    parser.add_argument("--side", type=int, default=32, help="px of a photograph")
     parser.add_argument("--features", default="cosine", help="of the recipe fields")
-    parser.add_argument("--maps", default="all")
+    parser.add_argument("--maps", default="anomalous")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "results")
     options = parser.parse_args()

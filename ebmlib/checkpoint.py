@@ -207,7 +207,8 @@ def check_folder(path: str | Path) -> Path:
         temporary.unlink()
     except OSError as error:
         raise ValueError(
-            f"cannot write {path}: no file can be made in its folder ({error.strerror})"
+            f"cannot write {path}: no file can be made in its folder "
+            f"({error.strerror}); name a folder that can be written"
         ) from error
     return path
 

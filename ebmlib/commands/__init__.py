@@ -17,7 +17,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -54,6 +54,10 @@ class Stopped(click.ClickException):
     """Ctrl-C; one line about what is left behind, and exit code 130."""
 
     exit_code = 130
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """The line alone, as nothing was wrong."""
+        click.echo(self.format_message(), file=file, err=True)
 
 
 class Commands(click.Group):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ebmlib.commands import Stopped
+
 if TYPE_CHECKING:
     from ebmlib.judge import Judge
 
@@ -116,10 +118,13 @@ def _run(judge: Judge, files: list[Path], skip_errors: bool) -> None:
 
     before, began = len(judge.table.done), time.monotonic()
     with Progress(before + len(files), "auto", label="judging", start=before) as bar:
-        for _ in judge(files, skip_errors):
-            rate = judge.count / (time.monotonic() - began)
-            found = judge.table.counts[ANOMALOUS]
-            bar.update(before + judge.count, f"{rate:.1f}/s, {found} anomalous")
+        try:
+            for _ in judge(files, skip_errors):
+                rate = judge.count / (time.monotonic() - began)
+                found = judge.table.counts[ANOMALOUS]
+                bar.update(before + judge.count, f"{rate:.1f}/s, {found} anomalous")
+        except KeyboardInterrupt:
+            raise Stopped("stopped; the same command goes on from there") from None
 
 
 def _watch(judge: Judge, folder: Path, idle: float | None) -> None:
@@ -129,7 +134,7 @@ def _watch(judge: Judge, folder: Path, idle: float | None) -> None:
     watch = FolderWatch(folder)
     click.echo(f"watching {folder}; Ctrl-C ends it", err=True)
     try:
-        while idle is None or time.monotonic() - watch.changed < idle:
+        while idle is None or watch.clock() - watch.changed < idle:
             for rows in judge(watch.ready(judge.table.done), True, watch.gives_up):
                 for row in rows:
                     said = f"{row.verdict:10}  {row.score:>8}  {row.path}"

@@ -1,7 +1,5 @@
 """`ebmlib predict`: a row and two pictures a photograph, and every kind of bad file."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,7 @@ from ebmlib.checkpoint import write_checkpoint
 from ebmlib.commands import predict
 from ebmlib.data.watching import FolderWatch
 from ebmlib.detector import FORMAT, EnergyDetector
-from ebmlib.prediction_table import read_rows
+from ebmlib.prediction_table import PredictionTable, read_rows
 from ebmlib.regions import largest_region
 
 
@@ -241,25 +239,42 @@ def test_a_full_disk_leaves_whole_rows_and_pictures(
     assert len(read_rows(out / "scores.csv")) == len([*(out / "maps").iterdir()]) == 5
 
 
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    detector, new, tmp_path, monkeypatch
+):
+    words = ["predict", detector, new, "--out", tmp_path / "out", "--batch", "2"]
+    append = PredictionTable.append
+
+    def stop(self, rows):
+        append(self, rows)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PredictionTable, "append", stop)
+        said = ebmlib(*words, code=130).output
+    assert said.endswith("stopped; the same command goes on from there\n")
+    assert told(*words, "--json")["before"] == 2
+
+
 def test_a_watched_folder_is_judged_as_it_fills(detector, new, tmp_path, monkeypatch):
-    """All waits are shorter here; a half photograph becomes a whole one."""
+    """A half photograph becomes a whole one; the clock only goes on in waits."""
     whole = (new / "104.png").read_bytes()
     (new / "104.png").write_bytes(whole[:300])
     (new / "never.png").write_bytes(b"no image")
-    real, slept = time.sleep, []
+    waits = []
 
     def sleep(seconds):
-        slept.append(seconds)
-        if len(slept) == 8:
+        waits.append(seconds)
+        if len(waits) == 8:
             (new / "104.png").write_bytes(whole)
-        real(seconds / 50)
 
     monkeypatch.setattr(predict.time, "sleep", sleep)
-    quick = (0.03, 0.5, time.monotonic)
-    monkeypatch.setattr(FolderWatch.__init__, "__defaults__", quick)
+    settings = (1.0, 20.0, lambda: sum(waits))
+    monkeypatch.setattr(FolderWatch.__init__, "__defaults__", settings)
     out = tmp_path / "out"
     words = ["predict", detector, new, "--out", out, "--watch", "--maps", "none"]
-    said = ebmlib(*words, "--idle", "1").output
+    said = ebmlib(*words, "--idle", "60").output
+    assert 60 < sum(waits) < 70
     rows = {row.path.rsplit("/")[-1]: row for row in read_rows(out / "scores.csv")}
     assert len(rows) == len(read_rows(out / "scores.csv")) == 6
     assert rows["104.png"].verdict != "unreadable"
