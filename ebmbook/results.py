@@ -174,7 +174,7 @@ def features_table(runs: list[Run]) -> list[str]:
 
 
 def _short_name(category: str) -> str:
-    """The name of a category without its source: "mvtec/mpdd_metal_plate" is metal plate."""
+    """A category without its source: of "mvtec/mpdd_metal_plate", "metal plate"."""
     return category.rpartition("/")[2].removeprefix("mpdd_").replace("_", " ")
 
 

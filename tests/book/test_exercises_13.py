@@ -8,15 +8,15 @@ from ebmbook.exercises import check
 
 def field(half=0.5, root=False, near=None, sum_=torch.sum, over=torch.amin):
     """A loop over cells; the arguments are natural mistakes."""
-    near = near or (lambda i, j, k, l, r: max(abs(i - k), abs(j - l)) <= r)
+    near = near or (lambda i, j, k, m, r: max(abs(i - k), abs(j - m)) <= r)
 
     def answer(train, test, radius):
         _, _, rows, columns = train.shape
         found = torch.zeros(len(test), rows, columns)
         cells = [(i, j) for i in range(rows) for j in range(columns)]
         for i, j in cells:
-            close = [(k, l) for k, l in cells if near(i, j, k, l, radius)]
-            bank = torch.stack([train[:, :, k, l] for k, l in close], 1)  # (N, m, F)
+            close = [(k, m) for k, m in cells if near(i, j, k, m, radius)]
+            bank = torch.stack([train[:, :, k, m] for k, m in close], 1)  # (N, near, F)
             apart = (test[:, None, None, :, i, j] - bank).square()
             nearest = over(sum_(apart, -1).amin(2), 1)
             found[:, i, j] = half * (nearest.sqrt() if root else nearest)
@@ -94,18 +94,18 @@ def test_the_right_answer_is_accepted(label, answer):
         ("ex-13-field", field(root=True), "not half of the distance"),
         (
             "ex-13-field",
-            field(near=lambda i, j, k, l, r: (i, j) == (k, l)),
+            field(near=lambda i, j, k, m, r: (i, j) == (k, m)),
             "the own cell only",
         ),
-        ("ex-13-field", field(near=lambda i, j, k, l, r: True), "looks anywhere"),
+        ("ex-13-field", field(near=lambda i, j, k, m, r: True), "looks anywhere"),
         (
             "ex-13-field",
-            field(near=lambda i, j, k, l, r: abs(i - k) + abs(j - l) <= r),
+            field(near=lambda i, j, k, m, r: abs(i - k) + abs(j - m) <= r),
             "rows and columns separately",
         ),
         (
             "ex-13-field",
-            field(near=lambda i, j, k, l, r: max(abs(i - k), abs(j - l)) < max(r, 1)),
+            field(near=lambda i, j, k, m, r: max(abs(i - k), abs(j - m)) < max(r, 1)),
             "own cell only",
         ),
         ("ex-13-field", field(sum_=torch.mean), "this is their mean"),
