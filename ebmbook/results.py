@@ -1,4 +1,4 @@
-"""Tables and figures from what `ebmlib.benchmark` wrote; nothing is typed (chapter 12).
+"""Tables and figures of what `ebmlib.benchmark` wrote, nothing typed (chapters 12, 13).
 
     for line in results_table(read_results("results")):
         print(line)
@@ -32,6 +32,13 @@ COLUMNS = {
 METRICS = ("image_auroc", "pixel_auroc", "au_pro")
 MARK = "†"  # not above the best trivial row
 SHIPPED = Path(__file__).parent / "saved" / "results.json"
+SHIPPED_FEATURES = SHIPPED.with_name("feature_results.json")
+FEATURE_ROWS = {  # method -> its name in `features_table`
+    "fields": "product of both fields",
+    "learned_features": "learned with chains",
+    "anomalib_padim": "PaDiM (anomalib)",
+    "anomalib_patchcore_1percent": "PatchCore, 1 % (anomalib)",
+}
 # Names in recorded runs of what is a recipe with this number of training steps today.
 # (`thorough_contrast` was taught with the damage of `experts`.)
 FORMER_NAMES = {
@@ -53,6 +60,11 @@ def shipped_results() -> list[Run]:
     `tools/ship_results.py` writes them from the folder results/ of the repository.
     """
     return json.loads(SHIPPED.read_text(encoding="utf-8"))
+
+
+def shipped_feature_results() -> list[Run]:
+    """The same for energies on pretrained features, and other packages beside them."""
+    return json.loads(SHIPPED_FEATURES.read_text(encoding="utf-8"))
 
 
 def grouped(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
@@ -129,6 +141,41 @@ def results_table(runs: list[Run]) -> list[str]:
     lines += [f"{MARK} not above the best trivial row of this category.", ""]
     machines = {describe(run["hardware"]) for run in runs if "hardware" in run}
     return [*lines, f"Measured on {'; '.join(sorted(machines))}." if machines else ""]
+
+
+def features_table(runs: list[Run]) -> list[str]:
+    """Markdown lines: a row for every method, a column for every category.
+
+    A figure is image AUROC / pixel AUROC / AU-PRO, the mean over seeds. Below an energy
+    stands what its gradient map reaches alone, scored by its maximum.
+    """
+    kinds = sorted({run["category"] for run in runs})
+    names = " | ".join(_short_name(kind) for kind in kinds)
+    lines = [f"| method | {names} |", "|---|" + "--:|" * len(kinds)]
+    for method in (*TRIVIAL, *FEATURE_ROWS):
+        found = [run["metrics"] for run in runs if run["method"] == method]
+        name = FEATURE_ROWS.get(method, label(method))
+        rows = {name: lambda metrics: metrics}
+        if any("gradient" in metrics.get("maps", {}) for metrics in found):
+            rows["its gradient alone"] = lambda m: m.get("maps", {}).get("gradient", {})
+        for title, part in rows.items():
+            cells = []
+            for kind in kinds:
+                mine = [
+                    part(run["metrics"])
+                    for run in runs
+                    if (run["category"], run["method"]) == (kind, method)
+                ]
+                values = [values_of(mine, key) for key in METRICS]
+                cells.append(" / ".join(f"{mean(v):.3f}" if v else "–" for v in values))
+            if any(cell.strip("– /") for cell in cells):
+                lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _short_name(category: str) -> str:
+    """A category without its source: of "mvtec/mpdd_metal_plate", "metal plate"."""
+    return category.rpartition("/")[2].removeprefix("mpdd_").replace("_", " ")
 
 
 def row(method: str, runs: list[Run], bars: dict[str, float | None]) -> str:

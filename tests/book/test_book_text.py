@@ -185,14 +185,13 @@ def test_a_mention_of_a_chapter_becomes_a_link(text, links):
 def test_every_chapter_that_is_mentioned_exists():
     mentions = importlib.import_module("mentions")
     known, found = mentions.chapters(ROOT), 0
-    coming = {13}  # energies on pretrained features
-    assert sorted(known.keys() | coming) == list(range(1, 16))
+    assert sorted(known) == list(range(1, 16))
     for name, text in texts():
         if name.startswith("tests/") or name.endswith(".json"):
             continue
         numbers = {n for _, n in mentions.pieces(text) if n is not None}
         found += len(numbers)
-        assert numbers <= known.keys() | coming, name
+        assert numbers <= known.keys(), name
     assert found > 100
 
 

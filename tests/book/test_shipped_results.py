@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from ebmbook.results import SHIPPED, gain, read_results, results_table, shipped_results
+from ebmbook.results import (
+    SHIPPED,
+    SHIPPED_FEATURES,
+    features_table,
+    gain,
+    read_results,
+    results_table,
+    shipped_feature_results,
+    shipped_results,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,6 +32,8 @@ def tool():
 def test_the_shipped_file_is_what_the_tool_writes(tool):
     text = SHIPPED.read_text(encoding="utf-8")
     assert text == tool.shipped(), "run python tools/ship_results.py"
+    text = SHIPPED_FEATURES.read_text(encoding="utf-8")
+    assert text == tool.shipped_features(), "run python tools/ship_results.py"
 
 
 def test_tables_and_gains_are_the_same_from_both(tool):
@@ -40,3 +51,26 @@ def test_tables_and_gains_are_the_same_from_both(tool):
 
 def test_only_real_images_are_shipped():
     assert {run["category"].split("/")[0] for run in shipped_results()} == {"mvtec"}
+    sources = {run["category"].split("/")[0] for run in shipped_feature_results()}
+    assert sources == {"mvtec"}
+
+
+def test_the_table_of_energies_on_features_quotes_its_runs():
+    runs = shipped_feature_results()
+    table = features_table(runs)
+    (pill,) = (
+        run["metrics"]
+        for run in runs
+        if (run["category"], run["method"]) == ("mvtec/pill", "fields")
+    )
+    names = [name.strip() for name in table[0].split("|")]
+    place = names.index("pill")
+    rows = [[cell.strip() for cell in line.split("|")] for line in table[2:]]
+    (mine,) = (i for i, row in enumerate(rows) if row[1] == "product of both fields")
+    measures = ("image_auroc", "pixel_auroc", "au_pro")
+    expected = " / ".join(f"{pill[name]:.3f}" for name in measures)
+    assert rows[mine][place] == expected
+    alone = pill["maps"]["gradient"]
+    assert rows[mine + 1][1] == "its gradient alone"
+    expected = " / ".join(f"{alone[name]:.3f}" for name in measures)
+    assert rows[mine + 1][place] == expected
