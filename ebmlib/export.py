@@ -373,7 +373,7 @@ def export_detector(
                 torch.export.save(program, temporary)
             run = program.module()
         gaps = None if run is None else difference(detector, run, photographs)
-        if gaps is not None and not max(gaps) < TOLERANCE:
+        if gaps is not None and not all(gap < TOLERANCE for gap in gaps):  # or NaN
             scores, maps = gaps
             raise ExportError(
                 f"the graph does not agree with the detector: scores differ by "
