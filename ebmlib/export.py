@@ -135,12 +135,13 @@ class Chain(nn.Module):
 
     def _evaluate(self, x: Tensor) -> Evaluation:
         """`ebmlib.scoring.evaluate`, without checks that read values."""
-        has_map = hasattr(self.energy, "energy_map")
+        energy_of: Any = self.energy
+        has_map = hasattr(energy_of, "energy_map")
         gradient = self.pipeline.map != "patches"
         with torch.set_grad_enabled(gradient), full_precision(x.device):
             x = x.detach().requires_grad_(gradient)
-            cells = self.energy.energy_map(x) if has_map else None
-            energy = self.energy(x) if cells is None else cells.sum((1, 2))
+            cells = energy_of.energy_map(x) if has_map else None
+            energy = energy_of(x) if cells is None else cells.sum((1, 2))
             slope = None
             if gradient:
                 (slope,) = torch.autograd.grad(energy.sum(), x)
