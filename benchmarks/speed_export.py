@@ -8,7 +8,8 @@ photographs that it has not seen, as bytes. Agreement is the largest difference 
 score and of a map value, each over its threshold, and the verdicts that differ. Time is
 that of the whole chain from bytes to map, of `EnergyDetector.predict` and of the graph
 in turn: medians of ROUNDS, and the median of their ratios. With one thread it is CPU
-time, which other programs on the machine disturb little; with two it is wall time.
+time, which other programs on the machine disturb little; with two it is wall time,
+which means little unless the machine does nothing else.
 Trained recipes get few steps: neither agreement nor time depends on their number. Rows
 that the file holds already stay.
 """
