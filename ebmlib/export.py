@@ -71,7 +71,8 @@ class Exported:
         photo_size: height and width of the photographs that the graph takes, in px.
         batch: how many photographs it takes at once.
         channels: 1 for gray, 3 for RGB.
-        score_difference: largest difference of a score, over the threshold.
+        score_difference: largest difference of a score, over the threshold; None where
+            ONNX Runtime is not installed, so that nothing could run the graph.
         map_difference: largest difference of a map value, over the pixel threshold.
     """
 
@@ -79,8 +80,8 @@ class Exported:
     photo_size: tuple[int, int]
     batch: int
     channels: int
-    score_difference: float
-    map_difference: float
+    score_difference: float | None
+    map_difference: float | None
 
 
 class Chain(nn.Module):
@@ -134,12 +135,13 @@ class Chain(nn.Module):
 
     def _evaluate(self, x: Tensor) -> Evaluation:
         """`ebmlib.scoring.evaluate`, without checks that read values."""
-        has_map = hasattr(self.energy, "energy_map")
+        energy_of: Any = self.energy
+        has_map = hasattr(energy_of, "energy_map")
         gradient = self.pipeline.map != "patches"
         with torch.set_grad_enabled(gradient), full_precision(x.device):
             x = x.detach().requires_grad_(gradient)
-            cells = self.energy.energy_map(x) if has_map else None
-            energy = self.energy(x) if cells is None else cells.sum((1, 2))
+            cells = energy_of.energy_map(x) if has_map else None
+            energy = energy_of(x) if cells is None else cells.sum((1, 2))
             slope = None
             if gradient:
                 (slope,) = torch.autograd.grad(energy.sum(), x)
@@ -371,8 +373,9 @@ def export_detector(
             with quiet():
                 torch.export.save(program, temporary)
             run = program.module()
-        scores, maps = difference(detector, run, photographs)
-        if not max(scores, maps) < TOLERANCE:
+        gaps = None if run is None else difference(detector, run, photographs)
+        if gaps is not None and not all(gap < TOLERANCE for gap in gaps):  # or NaN
+            scores, maps = gaps
             raise ExportError(
                 f"the graph does not agree with the detector: scores differ by "
                 f"{scores:.2g} of the threshold, maps by {maps:.2g} of theirs; nothing "
@@ -381,7 +384,7 @@ def export_detector(
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    return Exported(path, (height, width), batch, channels, scores, maps)
+    return Exported(path, (height, width), batch, channels, *(gaps or (None, None)))
 
 
 def trace(chain: Chain, photographs: Tensor) -> ExportedProgram:
@@ -452,15 +455,12 @@ def onnx_runner(path: str | Path, threads: int = 1) -> Runner | None:
 
 
 def difference(
-    detector: EnergyDetector, run: Runner | None, photographs: Tensor
+    detector: EnergyDetector, run: Runner, photographs: Tensor
 ) -> tuple[float, float]:
     """Largest difference of scores and of map values, over their thresholds.
 
-    A value above its threshold counts relative to itself. (0, 0) where nothing runs the
-    graph.
+    A value above its threshold counts relative to itself.
     """
-    if run is None:
-        return 0.0, 0.0
     with torch.no_grad():
         score, _, maps = run(photographs)
     told = detector.predict(photographs.numpy())
