@@ -157,6 +157,7 @@ def _chain(
     x: Tensor,
     mean: Tensor,
     precision: Tensor,
+    *,
     weigh: Callable[[Tensor, Tensor], Tensor] = lambda away, p: torch.einsum(
         "ab,nbhw->nahw", p, away
     ),
