@@ -91,7 +91,7 @@ def find_photographs(source: Photos) -> Photographs:
     Raises:
         TypeError: neither a folder nor a list of paths.
         ImageError: no such folder, or no photographs in it.
-        LayoutError: photographs and masks do not pair up.
+        ValueError: photographs and masks do not pair up.
     """
     if isinstance(source, (str, os.PathLike)):
         return _of_folder(Path(source))
