@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 Run = dict[str, Any]
-Side = int | tuple[int, int]  # of a square, or (height, width)
+Side = int | str | tuple[int, int]  # 128, or (256, 640), or "256x640"
 
 EXPERIMENTS = "experiments"  # records of measures that are not one run each
 DRILLS = "drills"  # records of endurance and of speed
@@ -42,9 +42,9 @@ def size_label(size: Side) -> int | str:
     """The size of images as results hold it: 128 of a square, else "256x640".
 
     Args:
-        size: the side of a square or (height, width), in px.
+        size: the side of a square or (height, width), in px; or what a result holds.
     """
-    if isinstance(size, int):
+    if isinstance(size, (int, str)):
         return size
     height, width = size
     return height if height == width else f"{height}x{width}"

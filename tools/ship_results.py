@@ -49,7 +49,8 @@ def shipped_features() -> str:
     of_ours = {"fields", "learned_features", *TRIVIAL}
     size = FEATURES_SIZE
     runs = [r for r in read_results(ROOT / "results") if r["image_size"] == size]
-    kinds = {r["category"] for r in runs if r["method"] == "fields"}
+    masked = [r for r in runs if "au_pro" in r["metrics"]]
+    kinds = {r["category"] for r in masked if r["method"] == "fields"}
     peers = read_peers(ROOT / "results" / peers_name(size)).values()
     lines = []
     for run in [*runs, *(peer for peer in peers if "change" not in peer)]:

@@ -64,7 +64,8 @@ def time_of(box: nodes.Element) -> str:
     for paragraph in list(box.findall(nodes.paragraph)):
         if paragraph.astext().startswith("Time "):
             paragraph.parent.remove(paragraph)
-            return paragraph.astext().removeprefix("Time ").rstrip(".")
+            first, _, _ = paragraph.astext().removeprefix("Time ").partition(". ")
+            return first.rstrip(".")
     message = 'a chapter says in "In this chapter" how long it takes: **Time** ...'
     logger.warning(message, location=box)
     return ""

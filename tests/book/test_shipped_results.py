@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -58,19 +59,19 @@ def test_only_real_images_are_shipped():
 def test_the_table_of_energies_on_features_quotes_its_runs():
     runs = shipped_feature_results()
     table = features_table(runs)
-    (pill,) = (
+    pill = [
         run["metrics"]
         for run in runs
         if (run["category"], run["method"]) == ("mvtec/pill", "fields")
-    )
+    ]  # one a seed
     names = [name.strip() for name in table[0].split("|")]
     place = names.index("pill")
     rows = [[cell.strip() for cell in line.split("|")] for line in table[2:]]
     (mine,) = (i for i, row in enumerate(rows) if row[1] == "product of both fields")
     measures = ("image_auroc", "pixel_auroc", "au_pro")
-    expected = " / ".join(f"{pill[name]:.3f}" for name in measures)
+    expected = " / ".join(f"{mean(m[name] for m in pill):.3f}" for name in measures)
     assert rows[mine][place] == expected
-    alone = pill["maps"]["gradient"]
+    alone = [metrics["maps"]["gradient"] for metrics in pill]
     assert rows[mine + 1][1] == "its gradient alone"
-    expected = " / ".join(f"{alone[name]:.3f}" for name in measures)
+    expected = " / ".join(f"{mean(m[name] for m in alone):.3f}" for name in measures)
     assert rows[mine + 1][place] == expected

@@ -34,6 +34,7 @@ def test_a_run_lies_in_the_folder_of_its_sweep():
     assert path.name == "synthetic-nut_experts_8000steps_64px_seed0.json"
     path = result_path("all", "mvtec/strip", "pca", 0, (640, 256))
     assert path == Path("all/mvtec_640x256px/mvtec-strip_pca_640x256px_seed0.json")
+    assert path == result_path("all", "mvtec/strip", "pca", 0, "640x256")
     assert result_path("all", "a/b", "pca", 0, (64, 64)).parent.name == "a_64px"
     path = record_path("all", "drills", "kill_drill")
     assert path == Path("all/drills/kill_drill.json")
